@@ -1,0 +1,38 @@
+"""What can go wrong while learning, and whose fault it is.
+
+LearnerError
+├── ConfigError        ratchet.yaml is wrong: the operator's fault
+├── GradingError       a grader could not decide: never the model's fault, the sample stays ungraded
+├── DatasetError       the log does not hold what the policy wants, or a snapshot is damaged
+├── TrainingError      a training job failed; its directory says why
+├── EvaluationError    too few samples could be compared for a verdict
+└── IllegalMove        a turn cannot go from its state to the one asked for
+"""
+
+
+class LearnerError(Exception):
+    """Root of this package's errors."""
+
+
+class ConfigError(LearnerError):
+    """ratchet.yaml is wrong. The message names the field and says what is allowed."""
+
+
+class GradingError(LearnerError):
+    """A grader could not decide. The sample stays ungraded and is counted."""
+
+
+class DatasetError(LearnerError):
+    """The log does not hold what the policy wants, or a snapshot is damaged."""
+
+
+class TrainingError(LearnerError):
+    """A training job failed. The message names its directory and its last event."""
+
+
+class EvaluationError(LearnerError):
+    """Too few samples could be compared to give a verdict."""
+
+
+class IllegalMove(LearnerError):
+    """A turn cannot go from its state to the one asked for."""
