@@ -1,0 +1,90 @@
+"""What can go wrong between a client and an engine, and whose fault it is.
+
+GatewayError                 carries the HTTP status and OpenAI's error fields
+├── InvalidRequest      400  the body is not what the endpoint takes
+├── Unauthorized        401  no key, or one we do not know
+├── ModelNotFound       404  no alias of that name
+├── TooLarge            413  the body is over the limit
+├── Unavailable         503  no engine can answer for this model right now
+└── RecordFailed        503  the answer could not be logged, so it is not given
+SpoolError                   the spool could not take a record
+StoreError                   the log's DuckDB file could not be opened or read
+├── StoreLocked              another process owns the file
+└── BadQuery                 not a single SELECT, or one that DuckDB refuses
+"""
+
+
+class GatewayError(Exception):
+    """Root of the errors a client sees; ``gateway.api.envelope`` turns them into HTTP."""
+
+    status = 500
+    type = "server_error"
+    code: str | None = None
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class InvalidRequest(GatewayError):
+    """The body is not what the endpoint takes; ``param`` names the field."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class Unauthorized(GatewayError):
+    """No API key was sent, or one we do not know."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class ModelNotFound(GatewayError):
+    """No alias of that name is configured."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "model_not_found"
+
+
+class TooLarge(GatewayError):
+    """The request body is over the limit."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "request_too_large"
+
+
+class Unavailable(GatewayError):
+    """No engine can answer for this model right now. The client should retry."""
+
+    status = 503
+    type = "server_error"
+    code = "engine_unavailable"
+
+
+class RecordFailed(GatewayError):
+    """The answer could not be logged. What is not recorded is not given."""
+
+    status = 503
+    type = "server_error"
+    code = "log_unavailable"
+
+
+class SpoolError(Exception):
+    """The spool could not take a record: disk full, or its directory is gone."""
+
+
+class StoreError(Exception):
+    """The log's DuckDB file could not be opened or read."""
+
+
+class StoreLocked(StoreError):
+    """Another process owns the log's file."""
+
+
+class BadQuery(StoreError):
+    """Not a single SELECT, or one that DuckDB refuses."""

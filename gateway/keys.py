@@ -1,0 +1,79 @@
+"""API keys: made once, shown once, kept as hashes."""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Column, MetaData, String, Table, insert, select, update
+from sqlalchemy.engine import Engine
+
+from serving.database import UtcDateTime, create_tables, read, write
+
+metadata = MetaData()
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("hash", String, nullable=False, unique=True),
+    Column("tenant", String, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("revoked_at", UtcDateTime),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Who is calling. The secret itself is nowhere in our keeping."""
+
+    id: str
+    name: str
+    tenant: str
+
+
+def hashed(secret: str) -> str:
+    """A key is 256 random bits, so one round of SHA-256 hides it as well as many would."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class KeyStore:
+    """The keys' table. Synchronous; made for snapshots, not for the hot path."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        create_tables(engine, metadata)
+
+    def create(self, name: str, *, tenant: str, at: datetime) -> tuple[Key, str]:
+        """A new key and its secret, which cannot be shown again."""
+        secret = f"sk-ratchet-{secrets.token_urlsafe(32)}"
+        key = Key(id=f"key_{secrets.token_hex(8)}", name=name, tenant=tenant)
+        with write(self._engine) as connection:
+            connection.execute(
+                insert(api_keys).values(
+                    id=key.id,
+                    name=name,
+                    tenant=tenant,
+                    hash=hashed(secret),
+                    created_at=at,
+                )
+            )
+        return key, secret
+
+    def revoke(self, key_id: str, *, at: datetime) -> bool:
+        """Whether there was such a key to revoke. Gateways notice within their poll."""
+        with write(self._engine) as connection:
+            done = connection.execute(
+                update(api_keys)
+                .where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
+                .values(revoked_at=at)
+            )
+        return bool(done.rowcount)
+
+    def active(self) -> dict[str, Key]:
+        """Every key that opens, by its hash."""
+        query = select(api_keys).where(api_keys.c.revoked_at.is_(None))
+        with read(self._engine) as connection:
+            rows = connection.execute(query).mappings().all()
+        return {row["hash"]: Key(row["id"], row["name"], row["tenant"]) for row in rows}

@@ -1,0 +1,142 @@
+"""Records of the spool become rows of the log: the border between the two vocabularies."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from gateway.log.assemble import completion
+from gateway.log.record import Feedback, Invocation
+
+_TAGS = pa.map_(pa.string(), pa.string())
+_TS = pa.timestamp("us")
+
+INVOCATIONS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("ts", _TS),
+        ("ingest_ts", _TS),
+        ("tenant", pa.string()),
+        ("task", pa.string()),
+        ("episode_id", pa.string()),
+        ("parent_id", pa.string()),
+        ("conversation_id", pa.string()),
+        ("trace_id", pa.string()),
+        ("span_id", pa.string()),
+        ("operation_name", pa.string()),
+        ("provider_name", pa.string()),
+        ("request_model", pa.string()),
+        ("response_model", pa.string()),
+        ("response_id", pa.string()),
+        ("engine", pa.string()),
+        ("adapter", pa.string()),
+        ("arm", pa.string()),
+        ("propensity", pa.float64()),
+        ("stream", pa.bool_()),
+        ("finish_reasons", pa.list_(pa.string())),
+        ("status", pa.int16()),
+        ("error_type", pa.string()),
+        ("input_tokens", pa.int32()),
+        ("output_tokens", pa.int32()),
+        ("cache_read_input_tokens", pa.int32()),
+        ("reasoning_output_tokens", pa.int32()),
+        ("time_to_first_chunk", pa.float64()),
+        ("duration", pa.float64()),
+        ("cost", pa.float64()),
+        ("subject_id", pa.string()),
+        ("train_ok", pa.bool_()),
+        ("prompt_hash", pa.string()),
+        ("tags", _TAGS),
+        ("schema_version", pa.int16()),
+        ("request", pa.string()),
+        ("response", pa.string()),
+    ]
+)
+
+FEEDBACK = pa.schema(
+    [
+        ("id", pa.string()),
+        ("ts", _TS),
+        ("ingest_ts", _TS),
+        ("tenant", pa.string()),
+        ("target", pa.string()),
+        ("target_id", pa.string()),
+        ("name", pa.string()),
+        ("score_value", pa.float64()),
+        ("score_label", pa.string()),
+        ("explanation", pa.string()),
+        ("value", pa.string()),
+        ("source", pa.string()),
+        ("evaluator", pa.string()),
+        ("error_type", pa.string()),
+        ("subject_id", pa.string()),
+        ("tags", _TAGS),
+    ]
+)
+
+
+def invocation_row(record: Invocation, ingested_at: datetime) -> dict[str, Any]:
+    """The row of one invocation; a streamed answer is assembled here, off the hot path."""
+    request = json.loads(bytes(record.request))
+    response = completion(record.sse) if record.sse else json.loads(bytes(record.response))
+    answer = response if isinstance(response, dict) else {}
+    usage = answer.get("usage") or {}
+    row = _shared(record, ingested_at)
+    return row | {
+        "episode_id": str(record.episode_id),
+        "response_model": answer.get("model"),
+        "response_id": answer.get("id"),
+        "finish_reasons": [
+            choice.get("finish_reason") or "" for choice in answer.get("choices") or ()
+        ],
+        "input_tokens": usage.get("prompt_tokens"),
+        "output_tokens": usage.get("completion_tokens"),
+        "cache_read_input_tokens": _detail(usage, "prompt_tokens_details", "cached_tokens"),
+        "reasoning_output_tokens": _detail(usage, "completion_tokens_details", "reasoning_tokens"),
+        "prompt_hash": prompt_hash(request),
+        "schema_version": record.v,
+        "request": bytes(record.request).decode(),
+        "response": json.dumps(response) if record.sse else bytes(record.response).decode(),
+    }
+
+
+def feedback_row(record: Feedback, ingested_at: datetime) -> dict[str, Any]:
+    """The row of one piece of feedback."""
+    row = _shared(record, ingested_at)
+    row["target_id"] = str(record.target_id)
+    row["value"] = None if record.value is None else json.dumps(record.value)
+    return row
+
+
+def prompt_hash(request: Any) -> str | None:
+    """Equal messages and tools, equal hash, whatever the sampling settings."""
+    if not isinstance(request, Mapping):
+        return None
+    prompt = {"messages": request.get("messages"), "tools": request.get("tools") or []}
+    text = json.dumps(prompt, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """An Arrow table of ``rows``; columns they lack are NULL."""
+    return pa.Table.from_pylist(list(rows), schema=schema)
+
+
+def _shared(record: Invocation | Feedback, ingested_at: datetime) -> dict[str, Any]:
+    row = {name: getattr(record, name) for name in record.__struct_fields__ if name not in _BODIES}
+    row["id"] = str(record.id)
+    row["ts"] = record.ts.replace(tzinfo=None)
+    row["ingest_ts"] = ingested_at.replace(tzinfo=None)
+    row["tags"] = list(record.tags.items()) if record.tags else None
+    return row
+
+
+def _detail(usage: Mapping[str, Any], group: str, name: str) -> int | None:
+    value: int | None = (usage.get(group) or {}).get(name)
+    return value
+
+
+_BODIES = frozenset({"request", "response", "sse", "v"})

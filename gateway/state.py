@@ -1,0 +1,73 @@
+"""What one worker knows: keys, routes and engines, kept fresh by polling the state."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Self
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.errors import Unauthorized
+from gateway.keys import Key, KeyStore, hashed
+from serving.database import open_database
+from serving.registry import Registry, RoutingSnapshot
+
+logger = logging.getLogger(__name__)
+
+
+class State:
+    """The latest snapshot of the database. Reading it costs nothing; a poll costs microseconds."""
+
+    def __init__(self, registry: Registry, keys: KeyStore, *, now: Callable[[], datetime]) -> None:
+        self._registry = registry
+        self._key_store = keys
+        self._now = now
+        self._version = -1
+        self._refreshed = 0.0
+        self.snapshot: RoutingSnapshot
+        self._keys: Mapping[str, Key]
+        self.refresh()
+
+    @classmethod
+    def open(cls, url: str, *, now: Callable[[], datetime]) -> Self:
+        """Connect to the database at ``url``."""
+        return cls(Registry.open(url), KeyStore(open_database(url)), now=now)
+
+    def key(self, authorization: str | None) -> Key:
+        """Who sent this ``Authorization`` header. Raises Unauthorized."""
+        scheme, _, secret = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not secret.strip():
+            raise Unauthorized(
+                "You didn't provide an API key. Send it as `Authorization: Bearer YOUR_KEY`."
+            )
+        key = self._keys.get(hashed(secret.strip()))
+        if key is None:
+            raise Unauthorized("Incorrect API key provided. `ratchet keys create` makes one.")
+        return key
+
+    def refresh(self) -> None:
+        """Read everything anew."""
+        self._version = self._registry.data_version()
+        self.snapshot = self._registry.snapshot(now=self._now())
+        self._keys = self._key_store.active()
+        self._refreshed = time.monotonic()
+
+    async def follow(self, *, poll_s: float, refresh_s: float) -> None:
+        """Keep fresh, forever. While the database cannot be read, the last snapshot stands."""
+        while True:
+            await asyncio.sleep(poll_s)
+            try:
+                if (
+                    self._registry.data_version() != self._version
+                    or time.monotonic() - self._refreshed > refresh_s
+                ):
+                    self.refresh()
+            except SQLAlchemyError:
+                logger.exception("cannot read the state; serving by what is known")
+                await asyncio.sleep(1.0)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._registry.close()
