@@ -10,7 +10,8 @@ ServingError
 └── RegistryError
     ├── UnknownAlias        no such alias is declared
     ├── UnknownVersion      the alias has no such adapter version
-    └── StaleStage          the version is not in the stage the move starts from
+    ├── StaleStage          the version is not in the stage the move starts from
+    └── NotResident         an engine does not have the adapter loaded and probed yet
 """
 
 
@@ -61,3 +62,10 @@ class UnknownVersion(RegistryError):
 
 class StaleStage(RegistryError):
     """The version is not in the stage that the move starts from; somebody else moved it."""
+
+
+class NotResident(RegistryError):
+    """Some healthy engine does not answer as this adapter yet, or there is no engine at all.
+
+    Nothing moved. Trying again helps, unless the message says that the adapter failed.
+    """

@@ -1,0 +1,101 @@
+"""Did a load change behaviour? Several adapters loaded "successfully" and answered as the base."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from serving.errors import ArtifactInvalid, ProbeFailed
+
+SAME = 1e-4
+"""Below this largest difference of log-probabilities two models are one and the same."""
+
+TOLERANCE = 0.15
+"""How far, on average, vLLM may be from the trainer: it computes in bf16, with other kernels."""
+
+_MAX_TOKENS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """``logprobs[i]`` is log p(token i+1 | tokens 0..i): one less than there are tokens."""
+
+    prompt_token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+    def as_json(self) -> bytes:
+        """The content of ``probe.json``."""
+        return json.dumps(
+            {"prompt_token_ids": list(self.prompt_token_ids), "logprobs": list(self.logprobs)}
+        ).encode()
+
+
+class Scores(Protocol):
+    """What a probe needs of an engine."""
+
+    async def prompt_logprobs(self, model: str, token_ids: tuple[int, ...]) -> tuple[float, ...]:
+        """Log-probability of each prompt token after the first. EngineError as the engine does."""
+        ...
+
+
+def read_reference(path: Path) -> Reference | None:
+    """The trainer's log-probabilities; None when it left none. ArtifactInvalid if malformed."""
+    if not path.is_file():
+        return None
+    try:
+        raw = json.loads(path.read_text())
+        reference = Reference(
+            tuple(int(token) for token in raw["prompt_token_ids"]),
+            tuple(float(value) for value in raw["logprobs"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactInvalid(f"{path} is not a probe: {error!r}") from error
+    tokens = reference.prompt_token_ids
+    if not 2 <= len(tokens) <= _MAX_TOKENS or len(reference.logprobs) != len(tokens) - 1:
+        raise ArtifactInvalid(
+            f"{path} needs 2 to {_MAX_TOKENS} tokens and one logprob less than tokens"
+        )
+    if not all(math.isfinite(value) and value <= 0 for value in reference.logprobs):
+        raise ArtifactInvalid(f"{path} holds something that is no log-probability")
+    return reference
+
+
+def judge(
+    base: tuple[float, ...], adapter: tuple[float, ...], reference: Reference | None
+) -> str | None:
+    """Why the adapter is not itself, from what base and adapter say of one prompt; None if it is.
+
+    Pure. The difference is the largest over the prompt; agreement with the trainer is the
+    mean, because a single rare token may be far off in bf16.
+    """
+    if len(adapter) != len(base) or not all(math.isfinite(value) for value in adapter):
+        return "its answers are not finite"
+    if max(abs(ours - theirs) for ours, theirs in zip(adapter, base, strict=True)) < SAME:
+        return "it answers exactly as the base"
+    if reference is not None:
+        pairs = zip(adapter, reference.logprobs, strict=True)
+        error = sum(abs(ours - theirs) for ours, theirs in pairs) / len(adapter)
+        if error > TOLERANCE:
+            return f"its log-probabilities are {error:.3f} off the trainer's (at most {TOLERANCE})"
+    return None
+
+
+async def probe(
+    engine: Scores,
+    *,
+    base: str,
+    adapter: str,
+    reference: Reference | None,
+    default_tokens: tuple[int, ...],
+) -> None:
+    """Ask base and adapter about one prompt; ProbeFailed when the adapter is not itself.
+
+    Two short requests; the one to the adapter also warms it up.
+    """
+    tokens = reference.prompt_token_ids if reference else default_tokens
+    told_base = await engine.prompt_logprobs(base, tokens)
+    told_adapter = await engine.prompt_logprobs(adapter, tokens)
+    fault = judge(told_base, told_adapter, reference)
+    if fault is not None:
+        raise ProbeFailed(f"{adapter}: {fault}")
