@@ -5,6 +5,7 @@ LearnerError
 ├── GradingError       a grader could not decide: never the model's fault, the sample stays ungraded
 ├── DatasetError       the log does not hold what the policy wants, or a snapshot is damaged
 ├── TrainingError      a training job failed; its directory says why
+├── SwapError          a gated candidate could not be served; the alias stays where it is
 ├── EvaluationError    too few samples could be compared for a verdict
 └── IllegalMove        a turn cannot go from its state to the one asked for
 """
@@ -28,6 +29,10 @@ class DatasetError(LearnerError):
 
 class TrainingError(LearnerError):
     """A training job failed. The message names its directory and its last event."""
+
+
+class SwapError(LearnerError):
+    """A gated candidate could not be served. It is rejected, and the alias stays where it is."""
 
 
 class EvaluationError(LearnerError):

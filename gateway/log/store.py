@@ -77,6 +77,8 @@ class Store:
         try:
             cursor.execute("BEGIN")
             for name, rows in [*tables.items(), ("spool_segments", segments)]:
+                if not rows.num_rows:
+                    continue
                 cursor.register("batch", rows)
                 cursor.execute(f"INSERT INTO {name} BY NAME SELECT * FROM batch")  # noqa: S608
                 cursor.unregister("batch")

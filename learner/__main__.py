@@ -1,0 +1,106 @@
+"""``python -m learner --config FILE``: the control plane. Owns the log, turns the wheel."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from gateway.errors import StoreError
+from gateway.log.ingest import Ingester
+from gateway.log.store import Store
+from learner.api.app import create_app
+from learner.cycle import Cycle, Places
+from learner.errors import ConfigError
+from learner.jobs import LeaseStore, TurnStore
+from learner.policy import policies
+from learner.service import Service
+from learner.settings import RatchetConfig, load
+from serving.database import open_database
+from serving.registry import Registry
+
+TICK_S = 1.0
+
+logger = logging.getLogger("learner")
+
+
+def main() -> None:
+    """Run until SIGTERM. A turn in work is left for the next learner to resume."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for noisy in ("apscheduler", "httpx"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Ctrl-C reaches the whole terminal; the supervisor decides who stops when.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parser = argparse.ArgumentParser(prog="python -m learner")
+    parser.add_argument("--config", type=Path, required=True)
+    try:
+        asyncio.run(serve(load(parser.parse_args().config)))
+    except (ConfigError, StoreError) as error:
+        sys.exit(str(error))
+
+
+async def serve(config: RatchetConfig) -> None:
+    """Own the log and act, until SIGTERM."""
+    now = partial(datetime.now, UTC)
+    database = open_database(config.database)
+    turns = TurnStore(database)
+    with Store(config.log) as log:
+        ingester = Ingester(log, config.spool, now=now)
+        stop_ingest = threading.Event()
+        ingest = threading.Thread(target=ingester.run, args=(stop_ingest,), name="ingest")
+        ingest.start()
+        places = Places(
+            datasets=config.data / "datasets",
+            adapters=config.data / "adapters",
+            jobs=config.data / "jobs",
+            run=config.data / "run",
+        )
+        service = Service(
+            log,
+            turns,
+            LeaseStore(database),
+            Cycle(log, Registry(database), places, now=now),
+            policies(config),
+            holder=f"{socket.gethostname()}:{os.getpid()}",
+            now=now,
+        )
+        ticker = AsyncIOScheduler()
+        ticker.add_job(service.tick, "interval", seconds=TICK_S, misfire_grace_time=None)
+        ticker.start()
+        logger.info("the learner owns %s and runs %d policies", config.log, len(config.policies))
+        try:
+            await _answer(create_app(log, turns), config.learner_socket)
+        finally:
+            ticker.shutdown(wait=False)
+            await service.stop()
+            service.release()
+            stop_ingest.set()
+            await asyncio.to_thread(ingest.join)
+
+
+async def _answer(app: object, path: Path) -> None:
+    """Serve the socket until SIGTERM, which uvicorn handles."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,  # type: ignore[arg-type] # uvicorn's own union of ASGI types
+            uds=str(path),
+            access_log=False,
+            log_level="warning",
+            timeout_graceful_shutdown=5,
+        )
+    )
+    await server.serve()
+
+
+if __name__ == "__main__":
+    main()

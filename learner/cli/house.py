@@ -1,0 +1,206 @@
+"""All roles on one machine, supervised: what ``ratchet up`` and ``ratchet demo`` run."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+
+from gateway.keys import KeyStore
+from learner.errors import ConfigError
+from learner.policy import engine_spec, policies, served_base
+from learner.settings import RatchetConfig
+from serving.database import open_database
+from serving.launch import this_machine
+from serving.preflight import check
+from serving.registry import Registry
+from serving.settings import AgentSettings, EngineSettings
+from serving.supervisor import ChildEvent, Command, Supervisor, end_orphans
+
+READY_TIMEOUT_S = 600.0
+GRACE_S = 40.0
+"""Longer than the gateway's own drain, so that running answers finish."""
+
+logger = logging.getLogger(__name__)
+
+
+class House:
+    """Starts the engines' agents, the learner and the gateway's workers; stops them in reverse.
+
+    The gateway goes first when stopping, so that running answers still have their engine, and
+    the learner after it, so that what they left in the spool is ingested.
+    """
+
+    def __init__(
+        self,
+        config: RatchetConfig,
+        config_path: Path,
+        *,
+        notify: Callable[[ChildEvent], None] = lambda _: None,
+    ) -> None:
+        self.config = config
+        self._config_path = config_path.resolve()
+        self._notify = notify
+        self._stack = AsyncExitStack()
+        self.secret: str | None = None
+        """The API key made at the first start; None when there were keys already."""
+
+    @property
+    def url(self) -> str:
+        """What clients use as ``base_url``."""
+        host = "127.0.0.1" if self.config.gateway.host == "0.0.0.0" else self.config.gateway.host  # noqa: S104
+        return f"http://{host}:{self.config.gateway.port}/v1"
+
+    async def __aenter__(self) -> Self:
+        self.config.data.mkdir(parents=True, exist_ok=True)
+        await self._stack.__aenter__()
+        try:
+            self._stack.enter_context(_only_one(self.config.data / "run" / "up.lock"))
+            await asyncio.to_thread(self._prepare)
+            for command in self._commands():
+                supervisor = Supervisor(command, grace_s=GRACE_S, notify=self._notify)
+                await self._stack.enter_async_context(supervisor)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._stack.aclose()
+
+    async def ready(self) -> None:
+        """Wait until every alias can be answered. Raises TimeoutError."""
+        health = self.url.removesuffix("/v1") + "/health/ready"
+        async with asyncio.timeout(READY_TIMEOUT_S), aiohttp.ClientSession() as session:
+            while True:
+                try:
+                    async with session.get(health) as response:
+                        if response.status == 200:
+                            return
+                except aiohttp.ClientError:
+                    pass  # the gateway is still starting
+                await asyncio.sleep(0.2)
+
+    def _prepare(self) -> None:
+        """Everything that can be refused is refused here, before anything heavy starts."""
+        config = self.config
+        for pid_file in (config.data / "run").glob("*.pid"):
+            end_orphans(pid_file)
+        _check_port(config.gateway.host, config.gateway.port, "gateway.port")
+        machine = this_machine()
+        for base in config.bases:
+            check(engine_spec(config, base, config.serving, role="engine"), machine, os.environ)
+        for policy in policies(config).values():
+            check(policy.workbench, machine, os.environ)
+        database = open_database(config.database)
+        registry = Registry(database)
+        for model in config.models:
+            registry.declare(model.alias, model.base, served_base(model.base), datetime.now(UTC))
+        keys = KeyStore(database)
+        if not keys.active():
+            _, self.secret = keys.create("first", tenant="default", at=datetime.now(UTC))
+        database.dispose()
+
+    def _commands(self) -> list[Command]:
+        """Every role, in the order of starting."""
+        config = self.config
+        agents = [self._agent(base) for base in config.bases]
+        learner = self._command(
+            "learner", ("-m", "learner", "--config", str(self._config_path)), {}
+        )
+        workers = [
+            self._command(
+                f"gateway-{index}",
+                ("-m", "gateway"),
+                {
+                    "GATEWAY_HOST": config.gateway.host,
+                    "GATEWAY_PORT": str(config.gateway.port),
+                    "GATEWAY_DATABASE": config.database,
+                    "GATEWAY_SPOOL": str(config.spool),
+                    "GATEWAY_WORKER": f"w{index}",
+                },
+            )
+            for index in range(config.gateway.workers)
+        ]
+        return [*agents, learner, *workers]
+
+    def _agent(self, base: str) -> Command:
+        config = self.config
+        spec = engine_spec(config, base, config.serving, role="engine")
+        settings = AgentSettings(
+            database_url=config.database,
+            run_dir=config.data / "run",
+            engine=EngineSettings(
+                name=spec.name,
+                base=spec.base,
+                served_name=spec.served_name,
+                port=spec.port,
+                max_loras=spec.max_loras,
+                max_cpu_loras=spec.max_cpu_loras,
+                max_lora_rank=spec.max_lora_rank,
+                args=dict(spec.args),
+                env=dict(spec.env),
+            ),
+        )
+        file = config.data / "run" / f"{spec.name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(settings.model_dump_json(indent=1))
+        return self._command(f"serving-{spec.name}", ("-m", "serving", "--config", str(file)), {})
+
+    def _command(self, name: str, arguments: tuple[str, ...], env: dict[str, str]) -> Command:
+        data = self.config.data
+        return Command(
+            name=name,
+            argv=(sys.executable, *arguments),
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
+            log=data / "logs" / f"{name}.log",
+            pid_file=data / "run" / f"{name}.pid",
+        )
+
+
+class _only_one:  # noqa: N801 - used as a function
+    """Holds a lock file, so that two houses never share one data folder."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._path.open("w")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise ConfigError(
+                f"another `ratchet up` runs on {self._path.parent.parent}; stop it first, or "
+                "give this one another `data` folder"
+            ) from error
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _check_port(host: str, port: int, setting: str) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"port {port} of {host} cannot be used ({error.strerror}); "
+                f"set {setting} to a free one"
+            ) from error

@@ -1,0 +1,83 @@
+"""What one learning loop wants, with all it needs to know of its alias resolved."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from learner.launch.job import EngineAddress, GrpoJob, Job, SftJob
+from learner.settings import EngineSection, PolicySection, RatchetConfig
+from serving.launch import EngineSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy of ratchet.yaml and the base it trains on."""
+
+    section: PolicySection
+    base: str
+    workbench: EngineSpec
+
+    @property
+    def alias(self) -> str:
+        return self.section.alias
+
+    def stages(self) -> tuple[str, ...]:
+        """Trained one on top of the other."""
+        return {"auto": ("sft", "rft"), "sft": ("sft",), "rft": ("rft",)}[self.section.method]
+
+    def job(self, stage: str, dataset: Path, start: Path | None) -> Job:
+        """The training job of one stage, beginning at adapter ``start`` (None: a fresh one)."""
+        training = self.section.training
+        common: dict[str, Any] = {
+            "base": Path(self.base),
+            "init_adapter": start,
+            "dataset": dataset,
+            "lora": training.lora,
+            "seed": training.seed,
+        }
+        if stage == "sft":
+            return SftJob(**common, hyperparameters=training.sft)
+        engine = EngineAddress(
+            url=f"http://{self.workbench.host}:{self.workbench.port}",
+            base_model=self.workbench.served_name,
+        )
+        return GrpoJob(
+            **common, engine=engine, reward=self.section.reward, hyperparameters=training.grpo
+        )
+
+
+def policies(config: RatchetConfig) -> dict[str, Policy]:
+    """Every policy, by alias."""
+    return {
+        section.alias: Policy(
+            section=section,
+            base=config.base_of(section.alias),
+            workbench=engine_spec(
+                config, config.base_of(section.alias), config.workbench, role="workbench"
+            ),
+        )
+        for section in config.policies
+    }
+
+
+def served_base(base: str) -> str:
+    """The name engines serve a base under: a hub name as it is, of a directory its last part."""
+    return Path(base).name if Path(base).is_dir() else base
+
+
+def engine_spec(
+    config: RatchetConfig, base: str, section: EngineSection, *, role: str
+) -> EngineSpec:
+    """How to start the engine of ``base``: bases take ports in their order."""
+    index = config.bases.index(base)
+    return EngineSpec(
+        name=f"{role}-{index}",
+        base=base,
+        served_name=served_base(base),
+        port=section.port + index,
+        max_loras=section.max_loras,
+        max_cpu_loras=section.max_cpu_loras,
+        max_lora_rank=section.max_lora_rank,
+        args=section.args,
+        env=section.env,
+    )

@@ -1,0 +1,270 @@
+"""``ratchet.yaml``: one file says what is served and what is learnt."""
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from learner.errors import ConfigError
+from learner.launch.job import GrpoHyperparameters, Lora, SftHyperparameters
+from learner.rewards import from_config
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _duration(value: Any) -> Any:
+    """``90``, ``"90s"``, ``"15m"``, ``"6h"``, ``"1d"``."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*", value)
+        if found is None:
+            raise ValueError("must be a number with a unit: 90s, 15m, 6h or 1d")
+        return timedelta(seconds=float(found.group(1)) * _UNITS[found.group(2)])
+    return value
+
+
+def _reward(config: dict[str, Any]) -> dict[str, Any]:
+    """The same, once it is known to make a grader."""
+    try:
+        from_config(config)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    return config
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class GatewaySection(_Section):
+    """Where clients connect."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    """Port to listen on."""
+    workers: PositiveInt = 1
+    """Processes that share the port."""
+
+
+class EngineSection(_Section):
+    """How a vLLM is started."""
+
+    port: Annotated[int, Field(ge=1, le=65535)]
+    """Loopback port of the first base's engine; the next base takes the next port."""
+    max_loras: PositiveInt = 8
+    """Adapters in one batch at most."""
+    max_cpu_loras: PositiveInt = 32
+    """Adapters registered at most."""
+    max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 16
+    """The largest rank of an adapter."""
+    args: dict[str, Any] = Field(default_factory=dict)
+    """Further flags of vLLM, without the dashes: ``tool-call-parser: hermes``."""
+    env: dict[str, str] = Field(default_factory=dict)
+    """Further environment variables of vLLM."""
+
+
+class WorkbenchSection(EngineSection):
+    """The second vLLM, for rollouts and evaluation; it runs only while a turn needs it."""
+
+    port: Annotated[int, Field(ge=1, le=65535)] = 8200
+
+
+class ServingSection(EngineSection):
+    """The vLLM that answers clients; only gated adapters enter it."""
+
+    port: Annotated[int, Field(ge=1, le=65535)] = 8100
+
+
+class ModelSection(_Section):
+    """One model name that clients may use."""
+
+    alias: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    """What clients put in ``model``."""
+    base: str
+    """Directory of the base model, or its name on a hub."""
+
+
+class WhenSection(_Section):
+    """When a turn starts: whichever comes first."""
+
+    every: Duration | None = None
+    """At the latest this long after the last turn, if there is anything new."""
+    new_samples: PositiveInt | None = None
+    """As soon as this many new samples are in the log."""
+
+    @model_validator(mode="after")
+    def _something(self) -> "WhenSection":
+        if self.every is None and self.new_samples is None:
+            raise ValueError("give every, new_samples or both")
+        return self
+
+
+class GateSection(_Section):
+    """What a candidate must show before an alias moves to it."""
+
+    min_gain: float = 0.02
+    """Least gain in mean held-out reward over the incumbent."""
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """Two-sided error probability of the gain's interval."""
+    max_samples: PositiveInt = 1000
+    """Held-out samples compared at most."""
+
+
+class TrainingSection(_Section):
+    """Hyperparameters; ``auto`` where left out."""
+
+    lora: Lora = Lora()
+    sft: SftHyperparameters = SftHyperparameters()
+    grpo: GrpoHyperparameters = GrpoHyperparameters()
+    seed: int = 7
+
+
+class PolicySection(_Section):
+    """One learning loop: which alias, by which reward, when, and through which gate."""
+
+    alias: str
+    """The alias whose traffic is learnt from and which moves."""
+    reward: Annotated[dict[str, Any], AfterValidator(_reward)]
+    """What a good answer is."""
+    when: WhenSection
+    method: Literal["auto", "sft", "rft"] = "auto"
+    """auto: demonstrations first (SFT), then rewards (RFT)."""
+    held_out: Annotated[float, Field(gt=0, lt=1)] | Path = 0.2
+    """The share of prompts kept for the gate, chosen by hash, or a JSONL file of RFT rows."""
+    gate: GateSection = GateSection()
+    training: TrainingSection = TrainingSection()
+    max_tokens: PositiveInt = 256
+    """Longest answer in rollouts and evaluation, in tokens."""
+
+
+class RatchetConfig(_Section):
+    """The whole file."""
+
+    data: Path = Path("data")
+    """Where everything is kept; relative to the file."""
+    gateway: GatewaySection = GatewaySection()
+    serving: ServingSection = ServingSection()
+    workbench: WorkbenchSection = WorkbenchSection()
+    models: Annotated[tuple[ModelSection, ...], Field(min_length=1)]
+    policies: tuple[PolicySection, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RatchetConfig":
+        aliases = [model.alias for model in self.models]
+        twice = sorted({alias for alias in aliases if aliases.count(alias) > 1})
+        if twice:
+            raise ValueError(f"alias {twice[0]!r} is declared twice")
+        learning = [policy.alias for policy in self.policies]
+        for alias in learning:
+            if alias not in aliases:
+                raise ValueError(f"a policy names alias {alias!r}; declared are {aliases}")
+            if learning.count(alias) > 1:
+                raise ValueError(f"alias {alias!r} has two policies")
+        return self
+
+    @property
+    def database(self) -> str:
+        """URL of the state."""
+        return f"sqlite:///{self.data / 'state.db'}"
+
+    @property
+    def spool(self) -> Path:
+        return self.data / "spool"
+
+    @property
+    def log(self) -> Path:
+        return self.data / "log.duckdb"
+
+    @property
+    def learner_socket(self) -> Path:
+        """Where the learner answers the command line."""
+        return self.data / "run" / "learner.sock"
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """Each base once, in the order of the models; one engine serves each."""
+        return tuple(dict.fromkeys(model.base for model in self.models))
+
+    def base_of(self, alias: str) -> str:
+        return next(model.base for model in self.models if model.alias == alias)
+
+
+def load(path: Path) -> RatchetConfig:
+    """Read ``ratchet.yaml``; paths in it are relative to it. Raises ConfigError, one line."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: {error.strerror}; write one or name another with --config"
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    try:
+        config = RatchetConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error)}") from error
+    return _anchored(config, path.resolve().parent)
+
+
+def explain(error: ValidationError) -> str:
+    """The first problem in one line: where, what, and what is allowed."""
+    problem = error.errors()[0]
+    # Union members and validators put their own names into the location; users have none.
+    where = ".".join(str(part) for part in problem["loc"] if not str(part).endswith("]"))
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        allowed = _allowed(problem["loc"][:-1])
+        message = "no such setting" + (f"; allowed are {', '.join(allowed)}" if allowed else "")
+    return f"{where or 'file'}: {message}"
+
+
+def _allowed(location: tuple[int | str, ...]) -> tuple[str, ...]:
+    """The settings a section takes, found by walking the schema to it."""
+    schema: dict[str, Any] = RatchetConfig.model_json_schema()
+    node = schema
+    for part in location:
+        node = _resolved(node, schema)
+        if isinstance(part, int):
+            node = node.get("items", {})
+        elif part in node.get("properties", {}):
+            node = node["properties"][part]
+    return tuple(_resolved(node, schema).get("properties", {}))
+
+
+def _resolved(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in node:
+        node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
+    return node
+
+
+def _anchored(config: RatchetConfig, folder: Path) -> RatchetConfig:
+    """The same with absolute paths. A base that is no directory beside the file is a hub name."""
+
+    def base(name: str) -> str:
+        local = folder / name
+        return str(local.resolve()) if local.is_dir() else name
+
+    models = tuple(m.model_copy(update={"base": base(m.base)}) for m in config.models)
+    policies = tuple(
+        p.model_copy(update={"held_out": folder / p.held_out})
+        if isinstance(p.held_out, Path)
+        else p
+        for p in config.policies
+    )
+    data = (folder / config.data).resolve()
+    return config.model_copy(update={"data": data, "models": models, "policies": policies})
