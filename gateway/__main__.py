@@ -1,7 +1,6 @@
 """``python -m gateway``: one worker. Several share a port; the kernel spreads connections."""
 
 import logging
-import signal
 import socket
 from datetime import UTC, datetime
 
@@ -14,8 +13,6 @@ from gateway.settings import GatewaySettings
 def main() -> None:
     """Serve until SIGTERM, then finish what runs."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    # Ctrl-C reaches the whole terminal; the supervisor decides who stops when.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = GatewaySettings()
     app = create_app(settings, now=lambda: datetime.now(UTC))
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

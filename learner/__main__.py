@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
@@ -38,8 +37,6 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for noisy in ("apscheduler", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # Ctrl-C reaches the whole terminal; the supervisor decides who stops when.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parser = argparse.ArgumentParser(prog="python -m learner")
     parser.add_argument("--config", type=Path, required=True)
     try:
@@ -68,7 +65,7 @@ async def serve(config: RatchetConfig) -> None:
             log,
             turns,
             LeaseStore(database),
-            Cycle(log, Registry(database), places, now=now),
+            Cycle(log, Registry.open(config.database), places, now=now),
             policies(config),
             holder=f"{socket.gethostname()}:{os.getpid()}",
             now=now,

@@ -11,7 +11,7 @@ from datetime import datetime
 import aiohttp
 from starlette.types import Receive, Scope, Send
 
-from gateway.api.envelope import encoded, headers_of
+from gateway.api.envelope import encoded, headers_of, refusal
 from gateway.api.request import parse, rewritten
 from gateway.api.stream import DONE, EventStream
 from gateway.errors import GatewayError, TooLarge, Unavailable
@@ -121,10 +121,13 @@ class ChatCompletions:
         self, exchange: Exchange, response: aiohttp.ClientResponse, send: Send
     ) -> None:
         payload = await response.read()
+        error_type = None
         if response.status >= 500 or (response.status == 404 and exchange.target.adapter):
             # A restarted engine that lacks the adapter says 404. To the client it is a 503.
             raise Unavailable(f"The engine for `{exchange.target.alias}` failed. Please retry.")
-        error_type = "invalid_request" if response.status >= 400 else None
+        if response.status >= 400:
+            error_type = "invalid_request"
+            payload = refusal(payload)
         self._recorder.record(
             exchange, status=response.status, response=payload, error_type=error_type
         )

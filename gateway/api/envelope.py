@@ -1,5 +1,6 @@
 """Exceptions become HTTP here, in OpenAI's envelope, and nowhere else."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -8,9 +9,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, InvalidRequest
 
 RETRY_AFTER_S = 2
+_VALIDATION = re.compile(r"validation error.*?'msg': '([^']+)'", re.DOTALL)
 
 
 def envelope(error: GatewayError) -> dict[str, Any]:
@@ -28,6 +30,22 @@ def envelope(error: GatewayError) -> dict[str, Any]:
 def encoded(error: GatewayError) -> bytes:
     """The envelope as JSON."""
     return msgspec.json.encode(envelope(error))
+
+
+def refusal(payload: bytes) -> bytes:
+    """vLLM's own 4xx in OpenAI's terms: the field without its path, the sentence without Python.
+
+    Its validation errors read ``1 validation error: {'loc': 'body.temperature', 'msg': ...}``.
+    """
+    try:
+        error = msgspec.json.decode(payload)["error"]
+        message, param = str(error["message"]), error.get("param")
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return encoded(InvalidRequest(payload.decode("utf-8", "replace")))
+    param = param.removeprefix("body.") if isinstance(param, str) else None
+    if found := _VALIDATION.search(message):
+        message = f"{param}: {found.group(1)}." if param else f"{found.group(1)}."
+    return encoded(InvalidRequest(message, param=param))
 
 
 def headers_of(error: GatewayError) -> dict[str, str]:

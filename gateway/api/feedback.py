@@ -1,5 +1,6 @@
 """``POST /v1/feedback``: a later fact about an answer; it goes through the spool as answers do."""
 
+import json
 from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any
@@ -21,7 +22,7 @@ COMMENT = "comment"
 
 
 class FeedbackIn(BaseModel):
-    """TensorZero's shape. ``inference_id`` is the answer's id, ``chatcmpl-...``, or its request id."""
+    """TensorZero's shape. ``inference_id`` is an answer's id (``chatcmpl-...``) or request id."""
 
     metric_name: str = Field(min_length=1, max_length=128)
     value: bool | float | str | dict[str, Any]
@@ -108,7 +109,23 @@ def _demonstration(value: Any) -> dict[str, Any]:
         raise InvalidRequest("a demonstration's role must be assistant", param="value.role")
     if not value.get("content") and not value.get("tool_calls"):
         raise InvalidRequest("a demonstration needs content or tool_calls", param="value")
+    for index, call in enumerate(value.get("tool_calls") or ()):
+        if not _is_call(call):
+            raise InvalidRequest(
+                "a tool call is {type: function, function: {name, arguments}}, its arguments "
+                "the text of a JSON object",
+                param=f"value.tool_calls.{index}",
+            )
     return {"role": "assistant", **value}
+
+
+def _is_call(call: Any) -> bool:
+    """Whether graders and trainers will be able to read this call."""
+    try:
+        arguments = json.loads(call["function"]["arguments"])
+        return isinstance(call["function"]["name"], str) and isinstance(arguments, dict)
+    except (TypeError, KeyError, ValueError):
+        return False
 
 
 def _uuid(text: str, field: str) -> UUID:

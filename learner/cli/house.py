@@ -107,12 +107,13 @@ class House:
         for policy in policies(config).values():
             check(policy.workbench, machine, os.environ)
         database = open_database(config.database)
-        registry = Registry(database)
+        registry = Registry.open(config.database)
         for model in config.models:
             registry.declare(model.alias, model.base, served_base(model.base), datetime.now(UTC))
         keys = KeyStore(database)
         if not keys.active():
             _, self.secret = keys.create("first", tenant="default", at=datetime.now(UTC))
+        registry.close()
         database.dispose()
 
     def _commands(self) -> list[Command]:

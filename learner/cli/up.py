@@ -69,7 +69,7 @@ def say(text: str) -> None:
 async def _watch(config: RatchetConfig) -> None:
     """Tell of engines that change state and of turns as they go."""
     database = open_database(config.database)
-    registry, turns = Registry(database), TurnStore(database)
+    registry, turns = Registry.open(config.database), TurnStore(database)
     states: dict[str, str] = {}
     seen = {turn.id: _last(turns, turn.id) for turn in turns.recent(5)}
     while True:

@@ -1,0 +1,44 @@
+# make demo   sets up and runs the whole loop      make test   sets up and runs every check and test
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# What the measuring targets write, and what else `ratchet demo` is told.
+JSON ?=
+ARGS ?=
+
+.PHONY: help install demo test check unit bench-gateway lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED)  ## the environment in .venv
+
+$(INSTALLED): pyproject.toml requirements/cpu.lock deploy/install.sh
+	@PYTHON="$(PYTHON)" sh deploy/install.sh $(VENV)
+	@touch $@
+
+demo: $(INSTALLED)  ## a model gets better from its own traffic (ARGS="--keep", JSON=FILE)
+	@$(BIN)/ratchet demo $(if $(JSON),--json $(JSON)) $(ARGS)
+
+test: check unit  ## everything CI runs
+
+check: $(INSTALLED)  ## ruff, mypy, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+unit: $(INSTALLED)  ## pytest (ARGS="-m 'not e2e'" leaves out what needs a real vLLM)
+	@$(BIN)/python -m pytest $(ARGS)
+
+bench-gateway: $(INSTALLED)  ## the gateway's cost per request (JSON=FILE)
+	@$(BIN)/python tests/benchmarks/gateway.py $(if $(JSON),--json $(JSON))
+
+lock: $(INSTALLED)  ## resolve requirements/cpu.lock anew from pyproject.toml
+	@$(BIN)/python deploy/lock.py > requirements/cpu.lock.new
+	@mv requirements/cpu.lock.new requirements/cpu.lock
+
+clean:  ## remove the environment and everything the demo made
+	rm -rf $(VENV) data
