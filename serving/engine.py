@@ -1,6 +1,7 @@
 """One vLLM over HTTP: its health, its adapters, its answers."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -8,6 +9,10 @@ from typing import Any, Self
 import aiohttp
 
 from serving.errors import EngineRefused, EngineUnavailable
+
+_UNFINISHED = re.compile(
+    r"^vllm:num_requests_(?:running|waiting)(?:\{[^}]*\})? (\S+)$", re.MULTILINE
+)
 
 
 class Engine:
@@ -52,6 +57,11 @@ class Engine:
         models = await self._call("GET", "/v1/models")
         return frozenset(model["id"] for model in models["data"] if model.get("parent"))
 
+    async def unfinished(self) -> int:
+        """How many requests it is answering or has queued."""
+        metrics = await self._call("GET", "/metrics")
+        return int(sum(float(count) for count in _UNFINISHED.findall(metrics)))
+
     async def load(self, name: str, path: Path) -> None:
         """Register the adapter directory ``path`` under ``name``, a name never used before."""
         await self._call(
@@ -66,6 +76,30 @@ class Engine:
         """One answer of ``/v1/chat/completions``, not streamed."""
         answer: dict[str, Any] = await self._call("POST", "/v1/chat/completions", body)
         return answer
+
+    async def completions(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """One answer of ``/v1/completions``, not streamed; prompts may be token ids."""
+        answer: dict[str, Any] = await self._call("POST", "/v1/completions", body)
+        return answer
+
+    async def prompt_logprobs(self, model: str, token_ids: Sequence[int]) -> tuple[float, ...]:
+        """Log-probability of each prompt token after the first, as ``model`` sees it.
+
+        A prefill and two tokens: short, and it warms up both of the model's paths. Never
+        answered from the prefix cache.
+        """
+        body = {
+            "model": model,
+            "prompt": list(token_ids),
+            "max_tokens": 2,
+            "temperature": 0,
+            "ignore_eos": True,
+            "prompt_logprobs": 0,
+        }
+        answer = await self.completions(body)
+        told = answer["choices"][0]["prompt_logprobs"]
+        pairs = zip(token_ids[1:], told[1:], strict=True)
+        return tuple(float(entry[str(token)]["logprob"]) for token, entry in pairs)
 
     async def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         if self._session is None:
