@@ -1,0 +1,1 @@
+"""The training job: ``python -m learner.training JOBDIR``. The only package with torch."""
