@@ -29,8 +29,7 @@ async def run(job: Job, directory: Path, *, on_event: Callable[[Event], None]) -
     fails, when the directory belongs to another job, or when the process dies. Cancelled, it
     kills the job; so does the death of this process, by whatever signal.
     """
-    places = JobDirectory(directory.absolute())
-    _claim(places, job)
+    places = _claimed(directory, job)
     if places.done.exists():
         return places.adapter
     places.failed.unlink(missing_ok=True)
@@ -46,13 +45,15 @@ async def run(job: Job, directory: Path, *, on_event: Callable[[Event], None]) -
     raise TrainingError(f"training in {places.path} failed: {_why(places, process)}")
 
 
-def _claim(places: JobDirectory, job: Job) -> None:
-    """Write the job down, or find the same one there."""
+def _claimed(directory: Path, job: Job) -> JobDirectory:
+    """The directory with the job written down, or with the same one found there."""
+    places = JobDirectory(directory.absolute())
     places.path.mkdir(parents=True, exist_ok=True)
     if not places.job.exists():
         write_whole(places.job, job.model_dump_json(indent=1))
     elif read_job(places.job.read_bytes()) != job:
         raise TrainingError(f"{places.path} holds another job; a job needs a directory of its own")
+    return places
 
 
 async def _start(places: JobDirectory) -> Process:
