@@ -62,7 +62,7 @@ class KeyStore:
         return key, secret
 
     def revoke(self, key_id: str, *, at: datetime) -> bool:
-        """Whether there was such a key to revoke. Gateways notice within their poll."""
+        """Whether there was such a key to revoke. Gateways notice at their next refresh, in 2 s."""
         with write(self._engine) as connection:
             done = connection.execute(
                 update(api_keys)

@@ -147,8 +147,10 @@ def _open(path: Path) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _files(path: Path) -> tuple[Path, ...]:
-    return (path, path.with_name(path.name + ".wal"))
+def _files(path: Path) -> list[Path]:
+    """The file and those that DuckDB makes beside it, by the names in its source."""
+    beside = ("", ".wal", ".wal.checkpoint", ".wal.recovery")
+    return [path.with_name(path.name + suffix) for suffix in beside]
 
 
 def _quoted(path: Path) -> str:

@@ -187,7 +187,7 @@ def list_keys(config_path: Path, *, as_json: bool) -> None:
 @config_option
 @click.argument("key_id")
 def revoke_key(config_path: Path, key_id: str) -> None:
-    """Make a key stop opening, at once."""
+    """Make a key stop opening, within seconds."""
     from learner.cli.keys import revoke
 
     revoke(config_path, key_id)

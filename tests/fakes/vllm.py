@@ -1,0 +1,136 @@
+"""The other side of the wire: an OpenAI server that behaves like vLLM and answers at once."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, Self
+
+from aiohttp import web
+
+Message = dict[str, Any]
+
+
+def echo(body: dict[str, Any]) -> Message:
+    """Answers with the model's name and the last message: shows who answered what."""
+    return {"role": "assistant", "content": f"{body['model']}: {body['messages'][-1]['content']}"}
+
+
+class FakeVllm:
+    """``async with FakeVllm("base") as vllm``: listens on ``vllm.url``; keeps what it was asked."""
+
+    def __init__(
+        self,
+        base: str = "base",
+        *,
+        answer: Callable[[dict[str, Any]], Message] = echo,
+        chunk_delay_s: float = 0.0,
+        port: int = 0,
+    ) -> None:
+        self.base = base
+        self.adapters: dict[str, str] = {}
+        self.asked: list[dict[str, Any]] = []
+        self.finished = 0
+        """Answers that were sent whole."""
+        self.cut_after: int | None = None
+        """Chunks after which a stream's connection is dropped, as when the engine dies."""
+        self._answer = answer
+        self.chunk_delay_s = chunk_delay_s
+        self._port = port
+        self._runner: web.AppRunner
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_post("/v1/load_lora_adapter", self._load)
+        app.router.add_post("/v1/unload_lora_adapter", self._unload)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
+        await site.start()
+        self._port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.Response()
+
+    async def _models(self, _: web.Request) -> web.Response:
+        models = [{"id": self.base, "object": "model", "parent": None}]
+        models += [{"id": name, "object": "model", "parent": self.base} for name in self.adapters]
+        return web.json_response({"object": "list", "data": models})
+
+    async def _load(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.adapters[body["lora_name"]] = body["lora_path"]
+        return web.Response(text="Success")
+
+    async def _unload(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if self.adapters.pop(body["lora_name"], None) is None:
+            return _refusal(404, f"{body['lora_name']} is not loaded")
+        return web.Response(text="Success")
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.asked.append(body)
+        if body["model"] not in {self.base, *self.adapters}:
+            return _refusal(404, f"The model `{body['model']}` does not exist.")
+        head = {"id": f"chatcmpl-{request.headers.get('x-request-id', 'none')}", "created": 1}
+        head |= {"model": body["model"]}
+        message = self._answer(body)
+        text = message.get("content") or ""
+        usage = {"prompt_tokens": 5, "completion_tokens": len(text.split()), "total_tokens": 5}
+        if body.get("stream"):
+            return await self._stream(request, body, head, message, usage)
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        self.finished += 1
+        return web.json_response(
+            head
+            | {"object": "chat.completion", "choices": [choice] * body.get("n", 1)}
+            | {"usage": usage}
+        )
+
+    async def _stream(
+        self,
+        request: web.Request,
+        body: dict[str, Any],
+        head: dict[str, Any],
+        message: Message,
+        usage: dict[str, int],
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        head = head | {"object": "chat.completion.chunk"}
+        deltas = [{"role": "assistant", "content": ""}]
+        deltas += [{"content": f"{word} "} for word in (message.get("content") or "").split()]
+        for number, delta in enumerate(deltas):
+            if number == self.cut_after and request.transport is not None:
+                request.transport.abort()
+                return response
+            choice = {"index": 0, "delta": delta, "finish_reason": None}
+            await response.write(_event(head | {"choices": [choice]}))
+            await asyncio.sleep(self.chunk_delay_s)
+        last = {"index": 0, "delta": {}, "finish_reason": "stop"}
+        await response.write(_event(head | {"choices": [last]}))
+        if (body.get("stream_options") or {}).get("include_usage"):
+            await response.write(_event(head | {"choices": [], "usage": usage}))
+        await response.write(b"data: [DONE]\n\n")
+        self.finished += 1
+        return response
+
+
+def _event(body: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _refusal(status: int, message: str) -> web.Response:
+    error = {"message": message, "type": "NotFoundError", "param": None, "code": status}
+    return web.json_response({"error": error}, status=status)

@@ -1,0 +1,126 @@
+"""A gateway worker as its own process, in front of an in-process fake vLLM."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway.keys import KeyStore
+from gateway.log.ingest import Ingester
+from gateway.log.store import Store
+from serving.artifact import Artifact
+from serving.database import open_database
+from serving.registry import EngineReport, EngineState, Registry
+from tests.fakes.vllm import FakeVllm
+
+ALIAS = "helpdesk"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Gateway:
+    """A running worker and the state it reads."""
+
+    url: str
+    key: str
+    registry: Registry
+    keys: KeyStore
+    vllm: FakeVllm
+    data: Path
+    process: "subprocess.Popen[bytes]"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.key}"}
+
+    def body(self, text: str = "hello", **more: object) -> dict[str, object]:
+        return {"model": ALIAS, "messages": [{"role": "user", "content": text}]} | more
+
+    def report(self, *adapters: str, state: EngineState = EngineState.READY) -> None:
+        """The engine says what it holds."""
+        self.registry.report(
+            EngineReport("e0", self.vllm.url, "base", state, frozenset(adapters), datetime.now(UTC))
+        )
+
+    def promote(self, digest: str) -> str:
+        """Make an adapter live, the way the learner and the agent do; its served name."""
+        artifact = Artifact(digest * 16, self.data / digest, 8, "base")
+        at = datetime.now(UTC)
+        added = self.registry.add(ALIAS, artifact, at=at, lineage={})
+        self.registry.gate(ALIAS, added.version, verdict_id="v", at=at)
+        self.vllm.adapters[added.served_name] = str(added.path)
+        resident = {version.served_name for version in self.registry.versions(ALIAS)}
+        self.report(*resident)
+        self.registry.promote(ALIAS, added.version, at=at)
+        return added.served_name
+
+    def logged(self, sql: str = "SELECT * FROM invocations ORDER BY id") -> list[dict[str, object]]:
+        """The log's answer, after ingesting what is in the spool now."""
+        with Store(self.data / "log.duckdb") as store:
+            ingester = Ingester(store, self.data / "spool", now=lambda: datetime.now(UTC))
+            while ingester.run_once():
+                pass
+            return store.rows(sql)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+async def vllm() -> AsyncIterator[FakeVllm]:
+    async with FakeVllm("base") as fake:
+        yield fake
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, vllm: FakeVllm) -> Iterator[Gateway]:
+    url = f"sqlite:///{tmp_path / 'state.db'}"
+    registry = Registry.open(url)
+    registry.declare(ALIAS, "base", "base", datetime.now(UTC))
+    database = open_database(url)
+    keys = KeyStore(database)
+    _, secret = keys.create("test", tenant="acme", at=datetime.now(UTC))
+    port = free_port()
+    environment = os.environ | {
+        "GATEWAY_PORT": str(port),
+        "GATEWAY_DATABASE": url,
+        "GATEWAY_SPOOL": str(tmp_path / "spool"),
+        "GATEWAY_MAX_BODY_BYTES": "100000",
+    }
+    with subprocess.Popen([sys.executable, "-m", "gateway"], env=environment) as process:
+        gateway = Gateway(
+            f"http://127.0.0.1:{port}", secret, registry, keys, vllm, tmp_path, process
+        )
+        gateway.report()
+        _wait_until_up(gateway.url)
+        yield gateway
+        process.terminate()
+    registry.close()
+    database.dispose()
+
+
+def _wait_until_up(url: str) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(f"{url}/health/ready")
+        except httpx.TransportError:
+            time.sleep(0.05)
+        else:
+            return
+    raise TimeoutError(f"no gateway at {url}")
