@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _LOG_BYTES = 32 * 1024 * 1024
 _SAME_START_S = 2.0
-_GONE_WITHIN_S = 5.0
+_GONE_WITHIN_S, _GONE_POLL_S = 5.0, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +322,10 @@ def _end_group(leader: int) -> None:
     """Kill what is left of a group and wait until it is gone, so that its ports are free."""
     if not _signal_group(leader, signal.SIGKILL):
         return
-    psutil.wait_procs(_session(leader, since=0.0), timeout=_GONE_WITHIN_S)
+    deadline = time.monotonic() + _GONE_WITHIN_S
+    # A dead process that its new parent has not yet collected holds nothing any more.
+    while _session(leader, since=0.0) and time.monotonic() < deadline:
+        time.sleep(_GONE_POLL_S)
 
 
 def _signal_group(leader: int, number: signal.Signals) -> bool:
