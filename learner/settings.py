@@ -223,7 +223,8 @@ def load(path: Path) -> RatchetConfig:
 
 def explain(error: ValidationError) -> str:
     """The first problem in one line: where, what, and what is allowed."""
-    problem = error.errors()[0]
+    # A misspelt setting is also a missing one: the misspelling is what helps.
+    problem = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     # Union members and validators put their own names into the location; users have none.
     where = ".".join(str(part) for part in problem["loc"] if not str(part).endswith("]"))
     message = problem["msg"].removeprefix("Value error, ")

@@ -12,10 +12,14 @@ SCHEMA_VERSION = 1
 
 
 def new_id() -> UUID:
-    """A UUIDv7: 48 bits of milliseconds, then random; sorts by time of making."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
-    value = value & ~(0xF000 << 64) | (0x7000 << 64)
-    return UUID(int=value & ~(0xC000 << 48) | (0x8000 << 48))
+    """A UUIDv7 that sorts by its time of making, to a quarter of a microsecond.
+
+    RFC 9562, section 6.2, method 3: the 12 bits after the milliseconds hold their fraction.
+    """
+    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
+    fraction = (rest << 12) // 1_000_000
+    random = int.from_bytes(os.urandom(8)) >> 2
+    return UUID(int=milliseconds << 80 | 0x7000 << 64 | fraction << 64 | 0b10 << 62 | random)
 
 
 class Invocation(

@@ -1,14 +1,16 @@
 import errno
+import itertools
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
+from uuid import RFC_4122, uuid4
 
 import pytest
 
 from gateway.errors import BadQuery, SpoolError, StoreError, StoreLocked
 from gateway.log.ingest import Ingester
-from gateway.log.record import decode, encode
+from gateway.log.record import decode, encode, new_id
 from gateway.log.spool import SpoolWriter, sealed
 from gateway.log.store import Offset, Store
 from tests.factories import NOW, body, demonstration, invocation
@@ -233,3 +235,12 @@ def test_a_second_owner_is_refused(tmp_path: Path) -> None:
 def test_only_a_single_harmless_select_is_answered(store: Store, sql: str) -> None:
     with pytest.raises(BadQuery):
         store.select(sql)
+
+
+def test_ids_are_version_7_and_sort_by_time() -> None:
+    ids = [new_id() for _ in range(1000)]
+
+    assert {one.version for one in ids} == {7}
+    assert {one.variant for one in ids} == {RFC_4122}
+    assert sum(a > b for a, b in itertools.pairwise(ids)) < 100  # some share a quarter microsecond
+    assert abs(ids[0].int >> 80) - time.time() * 1000 < 1000

@@ -1,0 +1,155 @@
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.log import rows
+from gateway.log.record import Feedback, Invocation
+from gateway.log.store import Store
+from learner.dataset import build as building
+from learner.dataset.build import HELD_OUT, TRAIN, Built, count_new, record_lineage
+from learner.dataset.formats import read_rft, reference_of
+from learner.dataset.snapshot import read
+from learner.errors import DatasetError
+from tests.factories import NOW, body, demonstration, invocation
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "log.duckdb") as store:
+        yield store
+
+
+def logged(store: Store, invocations: Sequence[Invocation], feedback: Sequence[Feedback]) -> None:
+    tables = {
+        "invocations": rows.table(
+            [rows.invocation_row(one, NOW) for one in invocations], rows.INVOCATIONS
+        ),
+        "feedback": rows.table([rows.feedback_row(one, NOW) for one in feedback], rows.FEEDBACK),
+    }
+    store.append(tables, [], NOW.replace(tzinfo=None))
+
+
+def calls(n: int, **changes: Any) -> list[Invocation]:
+    return [invocation(**changes) for _ in range(n)]
+
+
+def build(store: Store, folder: Path, held_out: float | Path = 0.3) -> Built:
+    return building.build(store, "helpdesk", held_out=held_out, upto=NOW, folder=folder)
+
+
+def test_demonstrated_calls_become_samples_with_a_reference(store: Store, tmp_path: Path) -> None:
+    asked = calls(40)
+    logged(store, asked, [demonstration(call.id, order="7") for call in asked])
+
+    built = build(store, tmp_path)
+
+    samples = read(built.path, TRAIN) + read(built.path, HELD_OUT)
+    assert {sample.id for sample in samples} == {str(call.id) for call in asked}
+    assert all(
+        sample.reference_answer == {"name": "refund", "arguments": {"order": "7"}}
+        for sample in samples
+    )
+    assert built.train + built.held_out == 40
+
+
+def test_the_same_log_gives_the_same_file_and_a_prompt_keeps_its_split(
+    store: Store, tmp_path: Path
+) -> None:
+    asked = calls(60)
+    logged(store, asked, [demonstration(call.id) for call in asked])
+    first, again = build(store, tmp_path), build(store, tmp_path)
+    more = calls(60)
+    logged(store, more, [demonstration(call.id) for call in more])
+
+    later = build(store, tmp_path)
+
+    assert first.path == again.path
+    assert later.path != first.path
+    old = {sample.id for sample in read(first.path, HELD_OUT)}
+    assert old <= {sample.id for sample in read(later.path, HELD_OUT)}
+
+
+def test_of_equal_prompts_the_newest_demonstration_stays(store: Store, tmp_path: Path) -> None:
+    same = calls(2, request=body("the same question"))
+    others = calls(30)
+    feedback = [demonstration(same[0].id, order="old"), demonstration(same[1].id, order="new")]
+    logged(store, [*same, *others], feedback + [demonstration(call.id) for call in others])
+
+    built = build(store, tmp_path)
+
+    kept = [
+        sample.reference_answer["arguments"]
+        for sample in read(built.path, TRAIN) + read(built.path, HELD_OUT)
+        if sample.messages[0]["content"] == "the same question"
+    ]
+    assert kept == [{"order": "new"}]
+    assert built.duplicates == 1
+
+
+def test_only_own_consenting_traffic_is_learnt_from(store: Store, tmp_path: Path) -> None:
+    good = calls(30)
+    refused = calls(5, train_ok=False)
+    foreign = calls(5, request_model="other")
+    stranger = calls(5, tenant="stranger")  # feedback comes from another tenant
+    asked = [*good, *refused, *foreign, *stranger]
+    logged(store, asked, [demonstration(call.id) for call in asked])
+
+    built = build(store, tmp_path)
+
+    ids = {sample.id for sample in read(built.path, TRAIN) + read(built.path, HELD_OUT)}
+    assert ids == {str(call.id) for call in good}
+    assert count_new(store, "helpdesk", None) == 30
+    assert count_new(store, "helpdesk", NOW) == 0
+
+
+def test_a_held_out_file_is_never_trained_on(store: Store, tmp_path: Path) -> None:
+    asked = calls(10)
+    logged(store, asked, [demonstration(call.id) for call in asked])
+    leaking = json.loads(bytes(asked[0].request))["messages"]
+    file = tmp_path / "heldout.jsonl"
+    held = [{"messages": leaking, "reference_answer": 1}]
+    held.append({"messages": [{"role": "user", "content": "new"}], "reference_answer": 2})
+    file.write_text("\n".join(map(json.dumps, held)))
+
+    built = build(store, tmp_path, file)
+
+    assert (built.train, built.held_out, built.leaked) == (9, 2, 1)
+    assert str(asked[0].id) not in {sample.id for sample in read(built.path, TRAIN)}
+
+
+def test_an_empty_split_is_an_error_that_says_what_to_do(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="more demonstrations"):
+        build(store, tmp_path)
+
+
+def test_the_log_knows_which_invocations_a_snapshot_holds(store: Store, tmp_path: Path) -> None:
+    asked = calls(40)
+    logged(store, asked, [demonstration(call.id) for call in asked])
+    built = build(store, tmp_path)
+
+    record_lineage(store, built, alias="helpdesk", upto=NOW, at=NOW)
+
+    (dataset,) = store.rows("SELECT * FROM datasets")
+    items = store.rows("SELECT invocation_id::VARCHAR AS id FROM dataset_items")
+    assert (dataset["sha256"], dataset["n_rows"]) == (built.path.stem, 40)
+    assert {item["id"] for item in items} == {str(call.id) for call in asked}
+
+
+def test_several_calls_and_plain_text_are_references_too() -> None:
+    call = {"function": {"name": "f", "arguments": "{}"}}
+
+    assert reference_of({"content": "42"}) == "42"
+    assert reference_of({"tool_calls": [call, call]}) == [{"name": "f", "arguments": {}}] * 2
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"messages": []}', '{"messages": [{}]}'])
+def test_a_bad_row_is_named_by_its_line(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "rows.jsonl"
+    good = json.dumps({"messages": [{"role": "user", "content": "x"}], "reference_answer": 1})
+    file.write_text(f"{good}\n{line}\n")
+
+    with pytest.raises(DatasetError, match="line 2"):
+        list(read_rft(file))

@@ -1,0 +1,74 @@
+from datetime import timedelta
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from learner.errors import ConfigError
+from learner.settings import load
+
+GOOD = """
+models:
+  - {alias: helpdesk, base: Qwen/Qwen3-4B}
+policies:
+  - alias: helpdesk
+    reward: {type: tool_call}
+    when: {every: 6h, new_samples: 200}
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "ratchet.yaml"
+    path.write_text(dedent(text))
+    return path
+
+
+def test_a_short_file_is_enough(tmp_path: Path) -> None:
+    config = load(written(tmp_path, GOOD))
+
+    assert config.policies[0].when.every == timedelta(hours=6)
+    assert config.data == tmp_path / "data"
+    assert config.gateway.port == 8000
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    text = GOOD.replace("Qwen/Qwen3-4B", "base") + "    held_out: heldout.jsonl\n"
+
+    config = load(written(tmp_path, text))
+
+    assert config.models[0].base == str(tmp_path / "base")
+    assert config.policies[0].held_out == tmp_path / "heldout.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("helpdesk, base", "'help desk', base", "models.0.alias"),
+        ("every: 6h", "every: soon", "policies.0.when.every: must be a number with a unit"),
+        ("every: 6h, new_samples: 200", "", "policies.0.when: give every, new_samples or both"),
+        ("type: tool_call", "type: magic", "policies.0.reward: reward.type is 'magic'"),
+        ("reward:", "rewards:", "policies.0.rewards: no such setting; allowed are alias, reward"),
+        ("- alias: helpdesk", "- alias: other", "a policy names alias 'other'"),
+        ("models:", "gateway: {port: 99999}\nmodels:", "gateway.port"),
+        ("models:", "gateway: {prot: 1}\nmodels:", "gateway.prot: no such setting; allowed"),
+        ("models:", "- models:", "not YAML"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_where(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    path = written(tmp_path, GOOD.replace(old, new, 1))
+
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+
+    message = str(caught.value)
+    assert said in message
+    assert "\n" not in message
+    assert str(path) in message
+
+
+def test_a_missing_file_says_how_to_name_another(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--config"):
+        load(tmp_path / "none.yaml")
