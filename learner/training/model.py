@@ -61,8 +61,8 @@ def save(model: Any, directory: Path) -> None:
 def write_probe(model: Any, token_ids: Sequence[int], path: Path) -> None:
     """What the trained model thinks of a fixed prompt, for serving to check a load against.
 
-    ``logprobs[i]`` is the natural log-probability of token ``i`` given those before it;
-    the first is null, as in vLLM's ``prompt_logprobs``.
+    ``logprobs[i]`` is the natural log-probability of token ``i + 1`` given those up to ``i``
+    (``serving.probe.Reference``).
     """
     model.eval()
     with torch.inference_mode():
@@ -70,5 +70,5 @@ def write_probe(model: Any, token_ids: Sequence[int], path: Path) -> None:
         logits_TV = model(input_ids=ids_1T).logits[0].float()
     logprobs_TV = torch.log_softmax(logits_TV[:-1], dim=-1)
     chosen = logprobs_TV.gather(1, ids_1T[0, 1:, None]).squeeze(1).tolist()
-    probe = {"prompt_token_ids": list(token_ids), "logprobs": [None, *chosen]}
+    probe = {"prompt_token_ids": list(token_ids), "logprobs": chosen}
     write_whole(path, json.dumps(probe))
