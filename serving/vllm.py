@@ -12,14 +12,21 @@ from serving.preflight import check
 from serving.supervisor import ChildProcess, Command, end_orphans
 
 _POLL_S = 0.2
+_LONGEST_SOCKET_FOLDER = 68
+"""A Unix socket's path has at most 107 bytes, and vLLM adds a UUID to its folder. Elsewhere,
+in /tmp by default, the sockets of every run that did not end well would stay for ever."""
 
 
 def vllm_command(spec: EngineSpec, machine: Machine, run_dir: Path) -> Command:
     """What starts ``spec`` on this machine, logging and remembered under ``run_dir``."""
+    env = environment(spec, os.environ, machine)
+    sockets = _sockets(spec, run_dir)
+    if len(str(sockets)) <= _LONGEST_SOCKET_FOLDER:
+        env.setdefault("VLLM_RPC_BASE_PATH", str(sockets))
     return Command(
         name=f"vLLM {spec.name}",
         argv=argv(spec, machine, model_config(spec.base)),
-        env=environment(spec, os.environ, machine),
+        env=env,
         log=run_dir / f"{spec.name}.log",
         pid_file=run_dir / f"{spec.name}.pid",
     )
@@ -28,7 +35,15 @@ def vllm_command(spec: EngineSpec, machine: Machine, run_dir: Path) -> Command:
 def prepare(spec: EngineSpec, machine: Machine, command: Command) -> None:
     """End what a dead predecessor left running, then check. LaunchError if it cannot start."""
     end_orphans(command.pid_file)
+    sockets = _sockets(spec, command.pid_file.parent)
+    sockets.mkdir(parents=True, exist_ok=True)
+    for left in sockets.iterdir():
+        left.unlink()
     check(spec, machine, command.env)
+
+
+def _sockets(spec: EngineSpec, run_dir: Path) -> Path:
+    return run_dir.absolute() / f"{spec.name}.sockets"
 
 
 async def wait_healthy(
