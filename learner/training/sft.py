@@ -105,7 +105,7 @@ def _config(job: SftJob, directory: JobDirectory, plan: defaults.SftPlan) -> SFT
         max_steps=plan.steps,
         per_device_train_batch_size=plan.batch_size,
         learning_rate=plan.learning_rate,
-        lr_scheduler_type="cosine",
+        lr_scheduler_type="constant_with_warmup",
         warmup_steps=max(1, plan.steps // 20),
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
