@@ -17,6 +17,14 @@ from learner.launch.job import Job, read_job
 POLL_S = 0.2
 """How often new events are looked for."""
 
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
+"""Lets glibc keep freed memory: a training step frees and takes the same hundreds of
+megabytes, and giving them back cost 50,000 page faults and a fifth of its time."""
+
 LAST_WORDS = 20
 """Lines of the log that explain a job which died without a word."""
 
@@ -69,6 +77,7 @@ async def _start(places: JobDirectory) -> Process:
             stdout=log,
             stderr=STDOUT,
             start_new_session=True,
+            env={**ALLOCATOR, **os.environ},
         )
 
 
