@@ -22,10 +22,10 @@ __all__ = ["Agent", "Workbench"]
 
 log = logging.getLogger(__name__)
 
-_REQUEST_TIMEOUT_S = 60.0
 _SMALLEST_VOCABULARY = 256
 _SEEN_WITHIN_S = 0.5
 """Gateways notice a draining engine within this time, and send nothing new."""
+_HANG_GRACE_S = 1.0
 _STOP_GRACE_S = 10.0
 """An engine that answers nothing any more ends within a second."""
 
@@ -87,7 +87,7 @@ class Agent:
         try:
             await asyncio.to_thread(prepare, self._spec, self._machine, self._command)
             async with (
-                Engine(self._spec.url, timeout_s=_REQUEST_TIMEOUT_S) as engine,
+                Engine(self._spec.url, timeout_s=self._settings.hang_s) as engine,
                 Supervisor(self._command, grace_s=_STOP_GRACE_S, notify=self._notice) as supervisor,
             ):
                 await self._serve(engine, supervisor, beat, stop)
@@ -191,9 +191,9 @@ class Agent:
                 if await self._reconcile(engine):
                     seen, due = version, loop.time() + self._settings.reconcile_s
                     heard = loop.time()
-                elif not self._starting and loop.time() - heard > self._settings.hang_s:
+                elif not self._starting and loop.time() - heard >= self._settings.hang_s:
                     log.error("engine %s has been deaf: it is restarted", self._spec.name)
-                    await supervisor.restart()
+                    await supervisor.restart(grace_s=_HANG_GRACE_S)
 
     @property
     def _starting(self) -> bool:

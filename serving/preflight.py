@@ -9,7 +9,15 @@ from pathlib import Path
 import psutil
 
 from serving.errors import LaunchError
-from serving.launch import Device, EngineSpec, Machine, flag_name, kv_cache_bytes, model_config
+from serving.launch import (
+    Device,
+    EngineSpec,
+    Machine,
+    environment,
+    flag_name,
+    kv_cache_bytes,
+    model_config,
+)
 from serving.peft import RANKS
 
 _GIB = 1024**3
@@ -20,12 +28,15 @@ _WEIGHT_FILES = ("*.safetensors", "*.bin", "*.gguf")
 _CC, _CXX = ("cc", "gcc", "clang"), ("c++", "g++", "clang++")
 
 
-def check(spec: EngineSpec, machine: Machine, environment: Mapping[str, str]) -> None:
-    """LaunchError that says what is wrong, why it matters and what to do, if anything is."""
+def check(spec: EngineSpec, machine: Machine, inherited: Mapping[str, str]) -> None:
+    """LaunchError that says what is wrong, why it matters and what to do, if anything is.
+
+    ``inherited`` is the environment that vLLM would be started from.
+    """
     check_rank(spec)
     check_model(spec)
     check_port(spec)
-    check_compiler(spec, machine, environment)
+    check_compiler(spec, machine, environment(spec, inherited, machine))
     check_memory(spec, machine, psutil.virtual_memory().available)
 
 
@@ -69,14 +80,14 @@ def check_port(spec: EngineSpec) -> None:
             ) from error
 
 
-def check_compiler(spec: EngineSpec, machine: Machine, environment: Mapping[str, str]) -> None:
+def check_compiler(spec: EngineSpec, machine: Machine, env: Mapping[str, str]) -> None:
     """On a GPU Triton compiles its launchers with the system's compiler at first use; on a
     CPU so does Inductor, unless Dynamo is off, as ``launch`` leaves it."""
-    if machine.device is Device.CPU and environment.get("TORCHDYNAMO_DISABLE") == "1":
+    if machine.device is Device.CPU and env.get("TORCHDYNAMO_DISABLE") == "1":
         return
     variable, names = ("CXX", _CXX) if machine.device is Device.CPU else ("CC", _CC)
-    search = environment.get("PATH", os.defpath)
-    candidates = (environment[variable],) if environment.get(variable) else names
+    search = env.get("PATH", os.defpath)
+    candidates = (env[variable],) if env.get(variable) else names
     if not any(shutil.which(compiler, path=search) for compiler in candidates):
         raise LaunchError(
             f"engine {spec.name}: no compiler ({', '.join(candidates)}) was found, and vLLM "

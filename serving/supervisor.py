@@ -5,9 +5,7 @@ family can be ended at once: vLLM's engine core, for one, survives the death of 
 """
 
 import asyncio
-import json
 import logging
-import os
 import signal
 import time
 from collections import deque
@@ -19,15 +17,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import psutil
-
 from serving.errors import LaunchError
+from serving.session import end_orphans, end_session, remember, signal_session
+
+__all__ = [
+    "Backoff",
+    "ChildEvent",
+    "ChildEventKind",
+    "ChildProcess",
+    "Command",
+    "Supervisor",
+    "end_orphans",
+    "last_lines",
+]
 
 log = logging.getLogger(__name__)
 
 _LOG_BYTES = 32 * 1024 * 1024
-_SAME_START_S = 2.0
-_GONE_WITHIN_S, _GONE_POLL_S = 5.0, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +113,7 @@ class ChildProcess:
                 )
             except OSError as error:
                 raise LaunchError(f"{command.name} cannot be started: {error}") from error
-        _remember(command.pid_file, process.pid)
+        remember(command.pid_file, process.pid)
         return cls(command, process)
 
     @property
@@ -132,7 +138,7 @@ class ChildProcess:
                 return await self.wait()
         except TimeoutError:
             log.warning("%s did not stop within %.0f s and is killed", self.command.name, grace_s)
-            _signal_group(self.pid, signal.SIGKILL)
+            signal_session(self.pid, signal.SIGKILL)
             return await self.wait()
 
     def last_lines(self, count: int = 20) -> str:
@@ -141,7 +147,7 @@ class ChildProcess:
 
     async def _reap(self) -> int:
         code = await self._process.wait()
-        await asyncio.to_thread(_end_group, self.pid)
+        await asyncio.to_thread(end_session, self.pid)
         self.command.pid_file.unlink(missing_ok=True)
         return code
 
@@ -199,10 +205,10 @@ class Supervisor:
         if self._task is not None:
             await self._task
 
-    async def restart(self) -> None:
+    async def restart(self, *, grace_s: float | None = None) -> None:
         """End the child, for example because it hangs; it is started again as after a crash."""
         if self._child is not None:
-            await self._child.stop(grace_s=self._grace_s)
+            await self._child.stop(grace_s=self._grace_s if grace_s is None else grace_s)
 
     async def _keep(self, first: ChildProcess) -> None:
         child: ChildProcess | None = first
@@ -260,29 +266,6 @@ class Supervisor:
         self._notify(ChildEvent(self.command.name, kind, pid, code, delay_s))
 
 
-def end_orphans(pid_file: Path) -> bool:
-    """Kill the group that ``pid_file`` remembers, if it is still that one; whether it was.
-
-    Blocks for up to some seconds. A process id that was given to another process since is
-    recognised by its start time and left alone.
-    """
-    try:
-        kept = json.loads(pid_file.read_text())
-        pid, started = int(kept["pid"]), float(kept["started"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    try:
-        ours = abs(psutil.Process(pid).create_time() - started) < _SAME_START_S
-    except psutil.NoSuchProcess:
-        ours = True  # the leader is gone; whoever is left in its session is its family
-    family = _session(pid, since=started) if ours else ()
-    if family:
-        log.warning("ending process group %d, which a dead predecessor left behind", pid)
-        _end_group(pid)
-    pid_file.unlink(missing_ok=True)
-    return bool(family)
-
-
 def last_lines(path: Path, count: int) -> str:
     """The last ``count`` lines of a text file; empty when there is none."""
     try:
@@ -291,46 +274,3 @@ def last_lines(path: Path, count: int) -> str:
             return "\n".join(deque(file.read().decode(errors="replace").splitlines(), count))
     except FileNotFoundError:
         return ""
-
-
-def _remember(pid_file: Path, pid: int) -> None:
-    try:
-        started = psutil.Process(pid).create_time()
-    except psutil.NoSuchProcess:
-        started = time.time()
-    pid_file.parent.mkdir(parents=True, exist_ok=True)
-    draft = pid_file.with_suffix(pid_file.suffix + ".new")
-    draft.write_text(json.dumps({"pid": pid, "started": started}))
-    draft.replace(pid_file)
-
-
-def _session(leader: int, *, since: float) -> tuple[psutil.Process, ...]:
-    """The living members of the session that ``leader`` led."""
-    members = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, ProcessLookupError):
-            if (
-                os.getsid(process.pid) == leader
-                and process.status() != psutil.STATUS_ZOMBIE
-                and process.create_time() >= since - _SAME_START_S
-            ):
-                members.append(process)
-    return tuple(members)
-
-
-def _end_group(leader: int) -> None:
-    """Kill what is left of a group and wait until it is gone, so that its ports are free."""
-    if not _signal_group(leader, signal.SIGKILL):
-        return
-    deadline = time.monotonic() + _GONE_WITHIN_S
-    # A dead process that its new parent has not yet collected holds nothing any more.
-    while _session(leader, since=0.0) and time.monotonic() < deadline:
-        time.sleep(_GONE_POLL_S)
-
-
-def _signal_group(leader: int, number: signal.Signals) -> bool:
-    try:
-        os.killpg(leader, number)
-    except ProcessLookupError:
-        return False
-    return True

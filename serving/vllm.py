@@ -39,7 +39,7 @@ def prepare(spec: EngineSpec, machine: Machine, command: Command) -> None:
     sockets.mkdir(parents=True, exist_ok=True)
     for left in sockets.iterdir():
         left.unlink()
-    check(spec, machine, command.env)
+    check(spec, machine, os.environ)
 
 
 def _sockets(spec: EngineSpec, run_dir: Path) -> Path:

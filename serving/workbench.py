@@ -1,5 +1,6 @@
 """A second vLLM for rollouts, evaluation and candidates: started for a job, stopped after it."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -41,7 +42,7 @@ class Workbench:
     async def __aenter__(self) -> Engine:
         machine = this_machine()
         command = vllm_command(self.spec, machine, self._run_dir)
-        prepare(self.spec, machine, command)
+        await asyncio.to_thread(prepare, self.spec, machine, command)
         async with AsyncExitStack() as stack:
             child = await ChildProcess.start(command)
             stack.push_async_callback(child.stop, grace_s=self._grace_s)
