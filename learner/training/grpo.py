@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, PrinterCallback
+from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from learner import rewards
@@ -58,7 +58,7 @@ def run(
 
     Waits for ``warming`` before it first samples.
     """
-    tokenizer = AutoTokenizer.from_pretrained(job.base)
+    tokenizer = model.tokenizer(job.base)
     policy = model.load(job.base, job.lora, job.init_adapter)
     with asyncio.Runner() as runner:
         grader = rewards.from_config(job.reward)

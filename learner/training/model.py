@@ -8,12 +8,21 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from learner.errors import TrainingError
 from learner.launch.directory import write_whole
 from learner.launch.job import Lora
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def tokenizer(base: Path) -> Any:
+    """The base's tokenizer with its chat template. TrainingError when there is no such base."""
+    try:
+        return AutoTokenizer.from_pretrained(base)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"base {base} cannot be loaded: {error}") from error
 
 
 def load(base: Path, lora: Lora, init_adapter: Path | None) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, PrinterCallback
+from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from learner.dataset import snapshot
@@ -21,7 +21,7 @@ from learner.training.rendering import Rendered, render, stop_ids
 
 def run(job: SftJob, directory: JobDirectory, journal: Journal) -> Mapping[str, Any]:
     """Train; leave the adapter in ``directory``; return the metrics of the end."""
-    tokenizer = AutoTokenizer.from_pretrained(job.base)
+    tokenizer = model.tokenizer(job.base)
     policy = model.load(job.base, job.lora, job.init_adapter)
     rendered = demonstrations(job, tokenizer, policy, journal)
     plan = defaults.sft_plan(
