@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 JSON ?=
 ARGS ?=
 
-.PHONY: help install demo test check unit bench-gateway lock clean
+.PHONY: help install demo test check unit bench lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,8 +33,8 @@ check: $(INSTALLED)  ## ruff, mypy, import contracts
 unit: $(INSTALLED)  ## pytest (ARGS="-m 'not e2e'" leaves out what needs a real vLLM)
 	@$(BIN)/python -m pytest $(ARGS)
 
-bench-gateway: $(INSTALLED)  ## the gateway's cost per request (JSON=FILE)
-	@$(BIN)/python tests/benchmarks/gateway.py $(if $(JSON),--json $(JSON))
+bench: $(INSTALLED)  ## how long an alias takes to flip under load (JSON=FILE)
+	@$(BIN)/python tests/benchmarks/flip.py $(if $(JSON),--json $(JSON))
 
 lock: $(INSTALLED)  ## resolve requirements/cpu.lock anew from pyproject.toml
 	@$(BIN)/python deploy/lock.py > requirements/cpu.lock.new
