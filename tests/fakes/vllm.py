@@ -91,6 +91,10 @@ class FakeVllm:
         if body.get("stream"):
             return await self._stream(request, body, head, message, usage)
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        if body.get("return_token_ids"):
+            head |= {"prompt_token_ids": [1, 2, 3]}
+            tokens = [{"token": "x", "logprob": -0.5}] * 2
+            choice |= {"token_ids": [4, 5], "logprobs": {"content": tokens}}
         self.finished += 1
         return web.json_response(
             head
