@@ -96,6 +96,7 @@ class Agent:
             ended.set()
             self._changed.set()
             await beat
+            await self._report()  # the last word, whatever the heartbeat was just saying
 
     async def _serve(
         self,
@@ -164,7 +165,8 @@ class Agent:
                 async with asyncio.timeout(self._settings.heartbeat_s):
                     await self._changed.wait()
             self._changed.clear()
-            await self._report()
+            if not ended.is_set():
+                await self._report()
 
     async def _report(self) -> None:
         report = EngineReport(
