@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import itertools
 import json
+import os
 import shutil
 import sys
 import time
@@ -64,6 +65,8 @@ def write_data(folder: Path, seed: int, traffic: int, held_out: int) -> None:
 
 def write_base(folder: Path, seed: int, steps: int | None) -> None:
     """The files of DIR/base. The only place that loads torch, and only if it has to."""
+    # Threads that wait must sleep: on a busy machine spinning ones take each other's cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from base import Recipe, train
 
     train(folder, seed=seed, recipe=Recipe() if steps is None else Recipe(steps=steps))

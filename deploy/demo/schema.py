@@ -52,7 +52,7 @@ AT_TIMES_OLD = 0.18
 
 REASONS = {
     "damaged": Former("DMG", MOSTLY_OLD),
-    "late": Former("DELAY", OFTEN_OLD),
+    "late": Former("DELAY", MOSTLY_OLD),
     "wrong_item": Former("WRONG", OFTEN_OLD),
     "changed_mind": Former("NO_NEED", MOSTLY_OLD),
     "duplicate": Former("TWICE", OFTEN_OLD),
@@ -64,8 +64,8 @@ TOPICS = {
     "account": Former("login", MOSTLY_OLD),
 }
 TIMES = {
-    "morning": Former("AM", OFTEN_OLD),
-    "afternoon": Former("PM", OFTEN_OLD),
+    "morning": Former("AM", AT_TIMES_OLD),
+    "afternoon": Former("PM", AT_TIMES_OLD),
     "evening": Former("EVE", MOSTLY_OLD),
 }
 ORDER = "The order number, digits only."
@@ -101,7 +101,7 @@ TOOLS = (
                 "How much to pay back, in dollars, if said.",
                 kind="number",
                 required=False,
-                formats={"*": Former("{} USD", OFTEN_OLD)},
+                formats={"*": Former("{} USD", AT_TIMES_OLD)},
             ),
             Argument(
                 "reason",
@@ -134,7 +134,7 @@ TOOLS = (
         "book_technician",
         "Send somebody to repair an appliance at the customer's home.",
         (
-            Argument("appliance", "What is broken.", former=Former("device", OFTEN_OLD)),
+            Argument("appliance", "What is broken.", former=Former("device", MOSTLY_OLD)),
             Argument("city", "Where the technician has to come."),
             Argument("date", "The day of the visit, as the customer said it."),
             Argument(
@@ -178,7 +178,12 @@ TOOLS = (
         "Have a person of the help desk call the customer.",
         (
             Argument("phone", "The number to call."),
-            Argument("day", "When to call, as the customer said it, if said.", required=False),
+            Argument(
+                "day",
+                "When to call, as the customer said it, if said.",
+                required=False,
+                former=Former("when", MOSTLY_OLD),
+            ),
             Argument(
                 "topic",
                 "What it is about, if said.",
