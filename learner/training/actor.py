@@ -70,6 +70,9 @@ class Actor:
         return groups
 
     def _check(self) -> None:
+        refusals = [one.refusal for one in self.last if one.refusal is not None]
+        if len(refusals) == len(self.last):
+            raise TrainingError(f"the engine refused every prompt of a step: {refusals[0]}")
         graded = any(one.grade is not None for one in self.last)
         self._without_grades = 0 if graded else self._without_grades + 1
         if self._without_grades >= PATIENCE:
@@ -87,4 +90,5 @@ class Actor:
             "response_length_mean": tokens,
             "scores": {"train_reward_mean": mean},
             "ungraded": len(self.last) - len(rewards_G),
+            "refused": sum(one.refusal is not None for one in self.last),
         }

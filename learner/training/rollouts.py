@@ -34,6 +34,8 @@ class Rollout:
     logprobs: tuple[float, ...]
     grade: Grade | None
     """None when the grader could not decide, or the engine refused the prompt."""
+    refusal: str | None = None
+    """What the engine said when it refused."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -81,9 +83,9 @@ class Sampling:
             "return_token_ids": True,
         }
 
-    def nothing(self) -> tuple[Rollout, ...]:
+    def nothing(self, refusal: str) -> tuple[Rollout, ...]:
         """What a refused prompt yields: no grade, so nothing is learnt from it."""
-        nothing = Rollout((self.placeholder,), (self.placeholder,), (0.0,), None)
+        nothing = Rollout((self.placeholder,), (self.placeholder,), (0.0,), None, refusal)
         return (nothing,) * self.generations
 
 
@@ -105,8 +107,8 @@ async def sample_groups(
     async def group(sample: Sample) -> tuple[Rollout, ...]:
         try:
             answer = await engine.chat(request(name, sample, **sampling.options))
-        except EngineRefused:
-            return sampling.nothing()
+        except EngineRefused as refusal:
+            return sampling.nothing(refusal.message)
         return tuple(
             [await _rollout(answer, choice, sample, grader) for choice in answer["choices"]]
         )

@@ -3,7 +3,6 @@
 import fcntl
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +23,8 @@ def stop_with_parent() -> None:
     """
 
     def watch() -> None:
-        while sys.stdin.buffer.read(4096):
+        # not through sys.stdin: its lock, held by a daemon thread, is fatal at exit
+        while os.read(0, 4096):
             pass
         if os.getpgrp() == os.getpid():
             os.killpg(os.getpgrp(), signal.SIGKILL)

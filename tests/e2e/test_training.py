@@ -96,7 +96,13 @@ async def faults(engine: Engine, adapter: Path) -> None:
 async def test_sft_then_grpo_survives_a_kill_and_leaves_the_engine_clean(tmp_path: Path) -> None:
     dataset = write((("train", one) for one in samples()), tmp_path / "data")
     sft = SftJob(base=BASE, dataset=dataset, hyperparameters=SftHyperparameters(epochs=2))
-    spec = EngineSpec(name="e2e", base=str(BASE), served_name="base", port=free_port())
+    spec = EngineSpec(
+        name="e2e",
+        base=str(BASE),
+        served_name="base",
+        port=free_port(),
+        args={"enable-auto-tool-choice": True, "tool-call-parser": "hermes"},
+    )
     events: list[Event] = []
 
     async with Workbench(spec, tmp_path / "run") as engine:
@@ -110,7 +116,7 @@ async def test_sft_then_grpo_survives_a_kill_and_leaves_the_engine_clean(tmp_pat
             hyperparameters=GrpoHyperparameters(steps=5, prompts_per_step=4, checkpoint_every=2),
         )
         directory = JobDirectory(tmp_path / "grpo")
-        with pytest.raises(TrainingError):
+        with pytest.raises(TrainingError, match="ended with -9"):
             await run(grpo, directory.path, on_event=kills_after(3, directory))
         adapter = await run(grpo, directory.path, on_event=events.append)
         await faults(engine, adapter)

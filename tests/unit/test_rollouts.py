@@ -55,6 +55,7 @@ async def test_a_refused_prompt_yields_a_group_without_rewards() -> None:
         [group] = await sample_groups(engine, "nobody", [GOOD], SAMPLING, ToolCall())
 
     assert [(one.reward, one.completion_ids) for one in group] == [(None, (9,))] * 3
+    assert "does not exist" in (group[0].refusal or "")
 
 
 async def test_samples_that_the_grader_cannot_judge_are_left_out() -> None:
