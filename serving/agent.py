@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 _SMALLEST_VOCABULARY = 256
 _SEEN_WITHIN_S = 0.5
 """Gateways notice a draining engine within this time, and send nothing new."""
+_HEALTH_TIMEOUT_S = 10.0
 _HANG_GRACE_S = 1.0
 _STOP_GRACE_S = 10.0
 """An engine that answers nothing any more ends within a second."""
@@ -65,6 +66,7 @@ class Agent:
         self._condition = Condition()
         self._changed = asyncio.Event()
         self._complained_of: int | None = None
+        self._ready_run: int | None = None
         self._terms = Terms(
             base=self._spec.served_name,
             prompt=prompt_of(_vocabulary(self._spec.base)),
@@ -181,30 +183,34 @@ class Agent:
         await asyncio.to_thread(self._registry.report, report)
 
     async def _keep(self, engine: Engine, supervisor: Supervisor) -> None:
-        """Reconcile whenever the registry changed, and every few seconds anyway."""
+        """Reconcile whenever the registry changed, and every second or so anyway."""
         loop = asyncio.get_running_loop()
         seen, due, heard = -1, 0.0, loop.time()
         while True:
             await asyncio.sleep(self._settings.poll_s)
             version = self._registry.data_version()
-            if self._condition.state is EngineState.DOWN:
+            state = self._condition.state
+            if state is EngineState.DOWN:
                 heard = loop.time()
-            elif version != seen or loop.time() >= due or self._starting:
+            elif version != seen or loop.time() >= due or state is EngineState.STARTING:
                 if await self._reconcile(engine):
                     seen, due = version, loop.time() + self._settings.reconcile_s
                     heard = loop.time()
-                elif not self._starting and loop.time() - heard >= self._settings.hang_s:
+                elif self._deaf_for(loop.time() - heard):
                     log.error("engine %s has been deaf: it is restarted", self._spec.name)
                     await supervisor.restart(grace_s=_HANG_GRACE_S)
 
-    @property
-    def _starting(self) -> bool:
-        return self._condition.state is EngineState.STARTING
+    def _deaf_for(self, seconds: float) -> bool:
+        # Before its first answer an engine may take as long as it needs: models are large.
+        answered_before = self._ready_run == self._condition.run
+        return answered_before and seconds >= self._settings.hang_s
 
     async def _reconcile(self, engine: Engine) -> bool:
         """One comparison with the registry; whether the engine answered."""
         before = self._condition
-        if self._starting and not await engine.healthy():
+        if not await self._healthy(engine):
+            if before.state is EngineState.READY:
+                self._become(EngineState.STARTING)
             return False
         wanted = await asyncio.to_thread(
             self._registry.wanted,
@@ -221,9 +227,18 @@ class Agent:
             self._complained_of = before.run
             return False
         self._complained_of = None
-        if self._condition.run == before.run and self._condition.state is not EngineState.DOWN:
+        now = self._condition
+        if now.run == before.run and now.state is not EngineState.DOWN:
+            self._ready_run = before.run
             self._become(EngineState.READY, residence=residence)
         return True
+
+    async def _healthy(self, engine: Engine) -> bool:
+        """vLLM's server outlives its core for some seconds, and says so here only."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(_HEALTH_TIMEOUT_S, self._settings.hang_s)):
+                return await engine.healthy()
+        return False
 
 
 def _vocabulary(base: str) -> int:

@@ -53,8 +53,8 @@ class AgentSettings(BaseModel):
     engine: EngineSettings
     poll_s: PositiveFloat = 0.1
     """How often the registry is asked whether anything changed; microseconds each."""
-    reconcile_s: PositiveFloat = 2.0
-    """How often the engine is compared with the registry although nothing changed."""
+    reconcile_s: PositiveFloat = 1.0
+    """How often the engine is asked how it is, and compared with the registry, anyway."""
     heartbeat_s: PositiveFloat = 2.0
     """How often the engine is reported although nothing changed."""
     drain_s: PositiveFloat = 60.0

@@ -22,10 +22,12 @@ class StandIn:
         self.base = base
         self.adapters: dict[str, str] = {}
         self.running = 0
+        self.broken = False
 
     def app(self) -> web.Application:
         app = web.Application()
         app.router.add_get("/health", self.health)
+        app.router.add_post("/break", self.break_core)
         app.router.add_get("/v1/models", self.models)
         app.router.add_get("/metrics", self.metrics)
         app.router.add_post("/v1/load_lora_adapter", self.load)
@@ -34,6 +36,11 @@ class StandIn:
         return app
 
     async def health(self, _: web.Request) -> web.Response:
+        return web.Response(status=503 if self.broken else 200)
+
+    async def break_core(self, _: web.Request) -> web.Response:
+        """From now on the server outlives its core, as vLLM's does for some seconds."""
+        self.broken = True
         return web.Response()
 
     async def models(self, _: web.Request) -> web.Response:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from serving.agent import Agent
@@ -158,6 +159,15 @@ async def test_a_killed_engine_is_reported_at_once_and_returns_with_its_adapters
         if report.state is EngineState.READY
     )
     assert EngineState.STARTING in {report.state for report in later}
+
+
+async def test_an_engine_whose_core_died_is_not_ready_although_it_answers(house: House) -> None:
+    async with house.agent(), aiohttp.ClientSession() as session:
+        await until(lambda: house.is_state(EngineState.READY))
+
+        await session.post(house.settings.engine.spec().url + "/break")
+
+        await until(lambda: house.is_state(EngineState.STARTING), 2.0)
 
 
 async def test_a_deaf_engine_is_killed_and_started_again(house: House) -> None:
