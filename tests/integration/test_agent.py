@@ -112,7 +112,7 @@ def house(tmp_path: Path) -> House:
 
 async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - the other side is a process
+        while not condition():
             await asyncio.sleep(0.01)
 
 

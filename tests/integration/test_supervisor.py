@@ -56,7 +56,7 @@ def command(folder: Path, code: str) -> Command:
 
 async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - the other side is a process
+        while not condition():
             await asyncio.sleep(0.01)
 
 
