@@ -4,9 +4,12 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -84,10 +87,19 @@ async def serve(config: RatchetConfig) -> None:
             await asyncio.to_thread(ingest.join)
 
 
+class _Server(uvicorn.Server):
+    """Leaves signals to us: uvicorn raises them again when it is done, and that would end the
+    process before its children are."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 async def _answer(app: object, path: Path) -> None:
-    """Serve the socket until SIGTERM, which uvicorn handles."""
+    """Serve the socket until SIGTERM or Ctrl-C."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             app,  # type: ignore[arg-type] # uvicorn's own union of ASGI types
             uds=str(path),
@@ -96,6 +108,9 @@ async def _answer(app: object, path: Path) -> None:
             timeout_graceful_shutdown=5,
         )
     )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, setattr, server, "should_exit", True)  # noqa: FBT003
     await server.serve()
 
 
