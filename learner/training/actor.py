@@ -12,6 +12,7 @@ from learner.dataset.sample import Sample
 from learner.errors import TrainingError
 from learner.rewards.grader import Grader
 from learner.training import model
+from learner.training.curriculum import Curriculum
 from learner.training.rollouts import Names, Rollout, Sampling, resident, sample_groups
 from serving.engine import Engine
 
@@ -24,7 +25,10 @@ PATIENCE = 3
 
 @dataclass(slots=True)
 class Actor:
-    """TRL's rollout function; it remembers its last step for the metrics."""
+    """TRL's rollout function; it remembers its last step for the metrics.
+
+    It chooses the prompts itself, by the curriculum: TRL's are only so many places.
+    """
 
     runner: asyncio.Runner
     engine_url: str
@@ -32,6 +36,7 @@ class Actor:
     samples: Mapping[str, Sample]
     sampling: Sampling
     grader: Grader
+    curriculum: Curriculum
     directory: Path
     names: Names
     last: Sequence[Rollout] = field(default=())
@@ -41,10 +46,12 @@ class Actor:
     _without_grades: int = 0
 
     def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:  # noqa: ARG002
-        """``prompts`` are sample ids, each repeated once per generation."""
+        """``prompts`` has a place for every completion of the step."""
         began = time.perf_counter()
-        asked = [self.samples[one] for one in prompts[:: self.sampling.generations]]
-        groups = self.runner.run(self._sample(asked))
+        chosen = self.curriculum.draw(len(prompts) // self.sampling.generations)
+        groups = self.runner.run(self._sample([self.samples[one] for one in chosen]))
+        for id_, group in zip(chosen, groups, strict=True):
+            self.curriculum.learn(id_, [one.reward for one in group])
         self.last = [rollout for group in groups for rollout in group]
         self.seconds = time.perf_counter() - began
         self._check()

@@ -56,7 +56,7 @@ def sft_plan(chosen: SftHyperparameters, *, samples: int, parameters: int) -> Sf
 
 def grpo_plan(chosen: GrpoHyperparameters, *, samples: int, parameters: int) -> GrpoPlan:
     prompts = min(samples, _or(chosen.prompts_per_step, 8))
-    steps = _or(chosen.steps, 60)
+    steps = _or(chosen.steps, 40)
     completions = prompts * chosen.generations
     micro_batch = _or(chosen.micro_batch, completions if parameters <= SMALL else 8)
     return GrpoPlan(

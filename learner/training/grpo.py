@@ -19,6 +19,7 @@ from learner.launch.directory import JobDirectory
 from learner.launch.job import GrpoJob
 from learner.training import defaults, model
 from learner.training.actor import Actor
+from learner.training.curriculum import Curriculum
 from learner.training.journal import Journal
 from learner.training.progress import Progress, resume_from
 from learner.training.rendering import stop_ids
@@ -78,6 +79,7 @@ def run(
             samples={sample.id: sample for sample in samples},
             sampling=_sampling(job, plan, stop_ids(tokenizer, policy)),
             grader=grader,
+            curriculum=Curriculum((sample.id for sample in samples), job.seed),
             directory=directory.rollouts,
             names=names,
         )
