@@ -2,17 +2,27 @@
 
 import asyncio
 import logging
+import os
+import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 from serving.engine import Engine
 from serving.launch import EngineSpec, this_machine
-from serving.supervisor import ChildProcess
+from serving.supervisor import ChildProcess, Command
 from serving.vllm import prepare, vllm_command, wait_healthy
 
 log = logging.getLogger(__name__)
+
+
+def leashed(command: Command) -> Command:
+    """The same command, ended within a second when this process dies."""
+    # By its path and isolated: whatever folder we run in, nothing there is imported for it.
+    leash = (sys.executable, "-I", str(Path(__file__).with_name("leash.py")), str(os.getpid()))
+    return replace(command, argv=(*leash, *command.argv))
 
 
 class Workbench:
@@ -20,7 +30,8 @@ class Workbench:
 
     Un-gated adapters belong here and nowhere else: one with bad weights breaks the answers
     of all others in its engine. LaunchError when vLLM cannot start; nothing is left running
-    then, nor after the block. It is not restarted: a job whose engine died is retried whole.
+    then, nor after the block, nor when this process is killed. It is not restarted: a job
+    whose engine died is retried whole.
     """
 
     def __init__(
@@ -41,7 +52,7 @@ class Workbench:
 
     async def __aenter__(self) -> Engine:
         machine = this_machine()
-        command = vllm_command(self.spec, machine, self._run_dir)
+        command = leashed(vllm_command(self.spec, machine, self._run_dir))
         await asyncio.to_thread(prepare, self.spec, machine, command)
         async with AsyncExitStack() as stack:
             child = await ChildProcess.start(command)

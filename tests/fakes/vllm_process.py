@@ -75,10 +75,10 @@ class StandIn:
         return web.json_response({"choices": [choice]})
 
 
-def stand_in(folder: Path, python: str) -> str:
-    """An executable that takes a Python's place and runs this instead of vLLM's module."""
+def stand_in(folder: Path, python: str, instead: Path = SCRIPT) -> str:
+    """An executable that takes a Python's place and runs ``instead`` of vLLM's module."""
     script = folder / "python-with-vllm"
-    script.write_text(f'#!/bin/sh\nexec {python} {SCRIPT} "$@"\n')
+    script.write_text(f'#!/bin/sh\nexec {python} {instead} "$@"\n')
     script.chmod(0o755)
     return str(script)
 
