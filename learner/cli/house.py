@@ -81,6 +81,8 @@ class House:
         traceback: TracebackType | None,
     ) -> None:
         await self._stack.aclose()
+        # An agent that had to be killed could not end its engine.
+        await asyncio.to_thread(self._end_orphans)
 
     async def ready(self) -> None:
         """Wait until every alias can be answered. Raises TimeoutError."""
@@ -98,8 +100,7 @@ class House:
     def _prepare(self) -> None:
         """Everything that can be refused is refused here, before anything heavy starts."""
         config = self.config
-        for pid_file in (config.data / "run").glob("*.pid"):
-            end_orphans(pid_file)
+        self._end_orphans()
         _check_port(config.gateway.host, config.gateway.port, "gateway.port")
         machine = this_machine()
         for base in config.bases:
@@ -115,6 +116,10 @@ class House:
             _, self.secret = keys.create("first", tenant="default", at=datetime.now(UTC))
         registry.close()
         database.dispose()
+
+    def _end_orphans(self) -> None:
+        for pid_file in (self.config.data / "run").glob("*.pid"):
+            end_orphans(pid_file)
 
     def _commands(self) -> list[Command]:
         """Every role, in the order of starting."""

@@ -202,7 +202,7 @@ async def _vllm_dies_and_the_base_never_stands_in(loop: Loop, adapter: str) -> N
 
 
 async def test_ctrl_c_lets_running_answers_finish(tmp_path: Path, world: World) -> None:
-    _, path = short_config(tmp_path, world)
+    config, path = short_config(tmp_path, world)
     ratchet = Path(sys.executable).with_name("ratchet")
     up = await asyncio.create_subprocess_exec(
         ratchet, "up", "--config", path, stdout=asyncio.subprocess.PIPE
@@ -238,8 +238,9 @@ async def test_ctrl_c_lets_running_answers_finish(tmp_path: Path, world: World) 
     assert "data: [DONE]" in lines
     assert up.returncode == 0
     assert said.decode().rstrip().endswith("stopped")
-    assert not [p for p in psutil.process_iter(["cmdline"]) if _ours(p, tmp_path)]
+    assert not [p for p in psutil.process_iter(["cmdline"]) if _ours(p, config)]
 
 
-def _ours(process: psutil.Process, folder: Path) -> bool:
-    return any(str(folder) in word for word in process.info["cmdline"] or ())
+def _ours(process: psutil.Process, config: RatchetConfig) -> bool:
+    signs = (str(config.data), str(config.serving.port), str(config.workbench.port))
+    return any(sign in word for word in process.info["cmdline"] or () for sign in signs)

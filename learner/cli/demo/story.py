@@ -3,11 +3,11 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 
@@ -20,6 +20,8 @@ from learner.cli.house import House
 from learner.cli.up import announce, stop_signal
 from learner.errors import LearnerError
 from learner.settings import load
+
+Result = TypeVar("Result")
 
 BEFORE = 200
 """Requests answered before anything is learnt."""
@@ -142,9 +144,7 @@ class Story:
         turn = await self._follow(flow)
         await asyncio.sleep(AFTER_S if turn["state"] == "promoted" else 0)
         await flow.stop()
-        return await asyncio.to_thread(
-            collect, self._learner, turn, clients.ledger, last_feedback
-        )
+        return await asyncio.to_thread(collect, self._learner, turn, clients.ledger, last_feedback)
 
     async def _follow(self, flow: Flow) -> Mapping[str, Any]:
         """Tell of the turn until it ends; at the verdict, raise traffic to the full."""
@@ -194,13 +194,13 @@ class Story:
         self._console.print("To look around:")
         self._console.print(f"  ratchet log tail --config {config}")
         self._console.print(f"  ratchet turns --config {config}")
-        self._console.print(f"  ratchet log sql --config {config} \"{COUNTS}\"", soft_wrap=True)
+        self._console.print(f'  ratchet log sql --config {config} "{COUNTS}"', soft_wrap=True)
 
 
-async def _unless(stop: asyncio.Event, work: Any, what: str) -> Any:
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Result], what: str) -> Result:
     """The result of ``work``; DemoFailed when Ctrl-C comes first."""
-    task = asyncio.ensure_future(work)
-    stopped = asyncio.ensure_future(stop.wait())
+    task = asyncio.create_task(work)
+    stopped = asyncio.create_task(stop.wait())
     await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
     if not task.done():
         task.cancel()
