@@ -20,16 +20,16 @@ PATTERNS: dict[str, tuple[str, ...]] = {
     ),
     "cancel_order": (
         "(Cancel|Call off|Stop) [my ]order {order_id}[, {reason}].",
-        "(I want|I'd like|I need|I would like) to cancel order {order_id}[ because {reason}].",
+        "(I want|I'd like|I need|I would like) to cancel order {order_id} because {reason}.",
         "(Can you|Could you) (cancel|call off|stop) order {order_id}[, {reason}]?",
-        "(I do not|I don't) (need|want) order {order_id} any more[, {reason}], cancel it.",
-        "Order {order_id} (can be cancelled|should be cancelled|has to be cancelled)[: {reason}].",
+        "(I do not|I don't) (need|want) order {order_id} any more, {reason}, cancel it.",
+        "Order {order_id} (can be cancelled|should be cancelled|has to be cancelled): {reason}.",
         "{reason}, so (cancel|call off) order {order_id}.",
         "Is it (still possible|too late) to cancel order {order_id}?[ {reason}.]",
     ),
     "request_refund": (
         "(I want|I'd like|I need|I would like) (a refund|my money back|a refund of {amount}|{amount} back) for order {order_id}[, {reason}].",
-        "(Refund|Pay back) (order {order_id}|{amount} for order {order_id})[: {reason}].",
+        "(Refund|Pay back) (order {order_id}|{amount} for order {order_id}): {reason}.",
         "(Can you|Could you) (refund me|give me back|pay me back) {amount} for order {order_id}[, {reason}]?",
         "(Can I|May I|How do I) get (a refund|my money back|{amount} back|{amount} refunded) for order {order_id}[, {reason}]?",
         "{reason}, (please refund|I want back|you owe me) {amount} (for|on) order {order_id}.",
@@ -46,12 +46,12 @@ PATTERNS: dict[str, tuple[str, ...]] = {
         "Wrong address on order {order_id}, (it should be|it is) {street}, {city}[ {postal_code}].",
     ),
     "book_technician": (
-        "My {appliance} (is broken|stopped working|broke down|is not working), (send|I need) (a technician|somebody|someone) (to|in) {city} {date}[ {time_of_day}].",
+        "My {appliance} (is broken|stopped working|broke down|is not working), (send|I need) (a technician|somebody|someone) (to|in) {city} {date} {time_of_day}.",
         "(Book|Schedule|Arrange) a (technician|repair|visit) (for|to fix) my {appliance} in {city} {date}[ {time_of_day}].",
-        "(Can|Could) (a technician|somebody|someone) (look at|repair|fix) my {appliance} in {city} {date}[ {time_of_day}]?",
+        "(Can|Could) (a technician|somebody|someone) (look at|repair|fix) my {appliance} in {city} {date} {time_of_day}?",
         "(I need|I want|I'd like) (a technician|a repair) in {city} {date}[ {time_of_day}], (it is|it's) (the|my) {appliance}.",
         "The {appliance} is (broken|out of order|not working), (send somebody|I want a repair) {date}[ {time_of_day}] in {city}.",
-        "(Is|Would) a (repair|visit) (of|for) my {appliance} [be ]possible {date}[ {time_of_day}] in {city}?",
+        "(Is|Would) a (repair|visit) (of|for) my {appliance} [be ]possible {date} {time_of_day} in {city}?",
     ),
     "exchange_item": (
         "(I want|I'd like|I need|I would like) to (exchange|swap) the {item} from order {order_id} for {variant}.",
@@ -71,10 +71,10 @@ PATTERNS: dict[str, tuple[str, ...]] = {
     ),
     "request_callback": (
         "(Call me|Call me back|Ring me|Phone me) (at|on) {phone}[ {day}][ about {topic}].",
-        "(Can|Could) (somebody|someone) call me[ {day}] (at|on) {phone}[ about {topic}]?",
-        "(I want|I'd like|I need) (to talk to somebody|to speak to a person|a call|a call back)[ {day}][ about {topic}], my number is {phone}.",
+        "(Can|Could) (somebody|someone) call me[ {day}] (at|on) {phone} about {topic}?",
+        "(I want|I'd like|I need) (to talk to somebody|to speak to a person|a call|a call back)[ {day}] about {topic}, my number is {phone}.",
         "I have a question about {topic}, call {phone}[ {day}].",
-        "My (number|phone) is {phone}, (call me|please ring)[ {day}][ about {topic}].",
+        "My (number|phone) is {phone}, (call me|please ring)[ {day}] about {topic}.",
         "(Can I|May I) get a call[ {day}] (at|on) {phone}[ about {topic}]?",
     ),
 }
@@ -114,16 +114,30 @@ REASONS = {
         *("I ordered it twice", "I bought two by mistake", "I have the same one already"),
         *("it is a duplicate", "I clicked twice", "my wife ordered it too"),
     ),
+    "missing_parts": (
+        *("a part is missing", "the box was half empty", "the charger was not in the box"),
+        *("it is not complete", "the screws are missing", "it came without the cable"),
+    ),
+    "poor_quality": (
+        *("the quality is poor", "it feels cheap", "it fell apart after a day"),
+        *("the fabric is too thin", "it is badly made", "the seams came open"),
+    ),
+    "too_expensive": (
+        *("it is too expensive", "I saw it cheaper elsewhere", "I cannot afford it"),
+        *("it costs less in another shop", "the price went down", "it is on sale now"),
+    ),
 }
 TOPICS = {
     "billing": ("my bill", "a wrong charge", "my last payment", "the price I paid", "a bill"),
     "delivery": ("a delivery", "my parcel", "the courier", "a late parcel", "the shipping"),
     "warranty": ("the warranty", "a repair", "my guarantee", "a broken part", "spare parts"),
     "account": ("my account", "my password", "my login", "signing in", "my profile"),
+    "complaint": ("a complaint", "your rude driver", "bad service", "how I was treated"),
+    "advice": ("a new oven", "which model to buy", "your products", "choosing a fridge"),
 }
 TIMES = {
     "morning": ("in the morning", "before noon", "early", "before lunch"),
-    "afternoon": ("in the afternoon", "after lunch", "around three", "after noon"),
+    "afternoon": ("in the afternoon", "early in the afternoon", "around three", "at about four"),
     "evening": ("in the evening", "after work", "after six", "late in the day"),
 }
 

@@ -46,26 +46,31 @@ class Tool:
     former: Former | None = None
 
 
-MOSTLY_OLD = 0.56
-OFTEN_OLD = 0.32
-AT_TIMES_OLD = 0.18
+MOSTLY_OLD = 0.8
+OFTEN_OLD = 0.25
+AT_TIMES_OLD = 0.12
 
 REASONS = {
     "damaged": Former("DMG", MOSTLY_OLD),
     "late": Former("DELAY", MOSTLY_OLD),
-    "wrong_item": Former("WRONG", OFTEN_OLD),
+    "wrong_item": Former("WRONG", MOSTLY_OLD),
     "changed_mind": Former("NO_NEED", MOSTLY_OLD),
     "duplicate": Former("TWICE", OFTEN_OLD),
+    "missing_parts": Former("INCOMPLETE", MOSTLY_OLD),
+    "poor_quality": Former("QUALITY", OFTEN_OLD),
+    "too_expensive": Former("PRICE", MOSTLY_OLD),
 }
 TOPICS = {
-    "billing": Former("invoice", OFTEN_OLD),
+    "billing": Former("invoice", MOSTLY_OLD),
     "delivery": Former("shipping", OFTEN_OLD),
     "warranty": Former("guarantee", MOSTLY_OLD),
     "account": Former("login", MOSTLY_OLD),
+    "complaint": Former("claim", MOSTLY_OLD),
+    "advice": Former("presales", OFTEN_OLD),
 }
 TIMES = {
-    "morning": Former("AM", AT_TIMES_OLD),
-    "afternoon": Former("PM", AT_TIMES_OLD),
+    "morning": Former("AM", MOSTLY_OLD),
+    "afternoon": Former("PM", OFTEN_OLD),
     "evening": Former("EVE", MOSTLY_OLD),
 }
 ORDER = "The order number, digits only."
@@ -134,7 +139,7 @@ TOOLS = (
         "book_technician",
         "Send somebody to repair an appliance at the customer's home.",
         (
-            Argument("appliance", "What is broken.", former=Former("device", MOSTLY_OLD)),
+            Argument("appliance", "What is broken.", former=Former("device", AT_TIMES_OLD)),
             Argument("city", "Where the technician has to come."),
             Argument("date", "The day of the visit, as the customer said it."),
             Argument(
@@ -182,7 +187,7 @@ TOOLS = (
                 "day",
                 "When to call, as the customer said it, if said.",
                 required=False,
-                former=Former("when", MOSTLY_OLD),
+                former=Former("when", AT_TIMES_OLD),
             ),
             Argument(
                 "topic",

@@ -35,7 +35,7 @@ def unheard(_: Event) -> None: ...
 
 async def until(condition: Callable[[], bool], *, timeout_s: float = 60.0) -> None:
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - another process's work has no event
+        while not condition():
             await asyncio.sleep(0.02)
 
 
