@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from serving.engine import MOST_PROBED
 from serving.errors import ArtifactInvalid, ProbeFailed
 
 SAME = 1e-4
@@ -15,7 +16,7 @@ SAME = 1e-4
 TOLERANCE = 0.15
 """How far, on average, vLLM may be from the trainer: it computes in bf16, with other kernels."""
 
-_MAX_TOKENS = 4096
+_MAX_TOKENS = MOST_PROBED
 
 
 @dataclass(frozen=True, slots=True)

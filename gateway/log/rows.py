@@ -85,6 +85,9 @@ def invocation_row(record: Invocation, ingested_at: datetime) -> dict[str, Any]:
     answer = response if isinstance(response, dict) else {}
     usage = answer.get("usage") or {}
     row = _shared(record, ingested_at)
+    if "error" in answer and not record.error_type:
+        # vLLM tells of its failure inside the stream and then ends it as if all were well.
+        row["error_type"] = "engine_error"
     return row | {
         "episode_id": str(record.episode_id),
         "response_model": answer.get("model"),

@@ -88,7 +88,7 @@ def run(
         runner.run(forget(job.engine.url, names))
         metrics = _train(_config(job, directory, plan), directory, journal, tokenizer, actor)
     model.save(policy, directory.adapter)
-    model.write_probe(policy, actor.last[0].ids[:64], directory.adapter / "probe.json")
+    model.write_probe(policy, actor.last[0].ids[: model.PROBED], directory.adapter / "probe.json")
     return {"steps": plan.steps, "samples": len(samples), **metrics}
 
 

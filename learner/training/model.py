@@ -67,6 +67,10 @@ def save(model: Any, directory: Path) -> None:
     partial.rename(directory)
 
 
+PROBED = 32
+"""Tokens of a probe: enough to tell adapters apart, and cheap to ask a busy engine about."""
+
+
 def write_probe(model: Any, token_ids: Sequence[int], path: Path) -> None:
     """What the trained model thinks of a fixed prompt, for serving to check a load against.
 

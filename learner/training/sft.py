@@ -44,7 +44,7 @@ def run(job: SftJob, directory: JobDirectory, journal: Journal) -> Mapping[str, 
     trainer.remove_callback(PrinterCallback)  # the journal tells the same
     trainer.train(resume_from_checkpoint=resume_from(directory, journal))
     model.save(policy, directory.adapter)
-    model.write_probe(policy, rendered[0].ids[:64], directory.adapter / "probe.json")
+    model.write_probe(policy, rendered[0].ids[: model.PROBED], directory.adapter / "probe.json")
     return {
         "steps": plan.steps,
         "samples": len(rendered),

@@ -70,9 +70,13 @@ class StandIn:
         await asyncio.sleep(body.get("seconds", 0.0))
         self.running -= 1
         value = -1.0 - (zlib.crc32(model.encode()) % 97 if model != self.base else 0)
-        told = [{str(token): {"logprob": value}} for token in body["prompt"]]
-        choice = {"text": model, "prompt_logprobs": [None, *told[1:]]}
-        return web.json_response({"choices": [choice]})
+        told = {f"token_id:{token}": value for token in body.get("logprob_token_ids", ())}
+        prompts = body["prompt"] if isinstance(body["prompt"][0], list) else [body["prompt"]]
+        choices = [
+            {"index": index, "text": model, "logprobs": {"top_logprobs": [told]}}
+            for index in range(len(prompts))
+        ]
+        return web.json_response({"choices": choices})
 
 
 def stand_in(folder: Path, python: str, instead: Path = SCRIPT) -> str:

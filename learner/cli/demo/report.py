@@ -18,7 +18,7 @@ INGEST_TIMEOUT_S = 30.0
 MARGIN_S = 2.0
 """Requests this long before and after the flip count as the swap's."""
 
-_BY_ADAPTER = "SELECT adapter, count(*) AS n FROM invocations WHERE status = 200 GROUP BY ALL"
+_BY_ADAPTER = "SELECT adapter, count(*) AS n FROM invocations GROUP BY ALL"
 _FLIP = """
 SELECT min(ts) FILTER (adapter = '{new}') AS first_new,
   max(ts) FILTER (adapter IS DISTINCT FROM '{new}') AS last_old,
