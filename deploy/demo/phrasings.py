@@ -132,8 +132,6 @@ TOPICS = {
     "delivery": ("a delivery", "my parcel", "the courier", "a late parcel", "the shipping"),
     "warranty": ("the warranty", "a repair", "my guarantee", "a broken part", "spare parts"),
     "account": ("my account", "my password", "my login", "signing in", "my profile"),
-    "complaint": ("a complaint", "your rude driver", "bad service", "how I was treated"),
-    "advice": ("a new oven", "which model to buy", "your products", "choosing a fridge"),
 }
 TIMES = {
     "morning": ("in the morning", "before noon", "early", "before lunch"),

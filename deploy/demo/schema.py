@@ -47,6 +47,7 @@ class Tool:
 
 
 MOSTLY_OLD = 0.8
+RATHER_OLD = 0.62
 OFTEN_OLD = 0.25
 AT_TIMES_OLD = 0.12
 
@@ -65,8 +66,6 @@ TOPICS = {
     "delivery": Former("shipping", OFTEN_OLD),
     "warranty": Former("guarantee", MOSTLY_OLD),
     "account": Former("login", MOSTLY_OLD),
-    "complaint": Former("claim", MOSTLY_OLD),
-    "advice": Former("presales", OFTEN_OLD),
 }
 TIMES = {
     "morning": Former("AM", MOSTLY_OLD),
@@ -79,8 +78,8 @@ TOOLS = (
     Tool(
         "track_order",
         "Tell the customer where a parcel is and when it will arrive.",
-        (Argument("order_id", ORDER, former=Former("order_number", AT_TIMES_OLD)),),
-        Former("order_status", MOSTLY_OLD),
+        (Argument("order_id", ORDER, former=Former("order_number", RATHER_OLD)),),
+        Former("order_status", RATHER_OLD),
     ),
     Tool(
         "cancel_order",
@@ -165,7 +164,7 @@ TOOLS = (
                 "color",
                 "The wanted colour, if said.",
                 required=False,
-                former=Former("shade", MOSTLY_OLD),
+                former=Former("shade", RATHER_OLD),
             ),
         ),
     ),
@@ -183,12 +182,7 @@ TOOLS = (
         "Have a person of the help desk call the customer.",
         (
             Argument("phone", "The number to call."),
-            Argument(
-                "day",
-                "When to call, as the customer said it, if said.",
-                required=False,
-                former=Former("when", AT_TIMES_OLD),
-            ),
+            Argument("day", "When to call, as the customer said it, if said.", required=False),
             Argument(
                 "topic",
                 "What it is about, if said.",
