@@ -77,7 +77,7 @@ def examples(seed: int) -> Iterator[Example]:
 
 
 def train(out: Path, *, seed: int, recipe: Recipe) -> None:
-    """Write a model directory that vLLM serves. Takes about two minutes on two cores."""
+    """Write a model directory that vLLM serves. Takes under two minutes on two free cores."""
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(seed)
