@@ -54,6 +54,9 @@ class SftHyperparameters(_Wire):
     """How to learn from demonstrations; ``auto`` is resolved in ``learner.training.defaults``."""
 
     epochs: PositiveInt | Auto = AUTO
+    """At most."""
+    until_accuracy: Annotated[float, Field(gt=0, le=1)] | Auto = AUTO
+    """Stop after the first epoch whose mean token accuracy reached this."""
     batch_size: PositiveInt | Auto = AUTO
     learning_rate: PositiveFloat | Auto = AUTO
     max_length: PositiveInt = 4096

@@ -42,6 +42,26 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         (checkpoint / COMPLETE).touch()
 
 
+class Enough(TrainerCallback):  # type: ignore[misc]
+    """Stops after the first whole epoch whose mean token accuracy reached ``accuracy``."""
+
+    def __init__(self, accuracy: float, say: Callable[[str], None]) -> None:
+        self._accuracy = accuracy
+        self._say = say
+        self._epoch: list[float] = []
+
+    def on_log(self, *_: Any, logs: Mapping[str, Any], **__: Any) -> None:
+        if "mean_token_accuracy" in logs:
+            self._epoch.append(logs["mean_token_accuracy"])
+
+    def on_epoch_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+        mean = sum(self._epoch) / len(self._epoch) if self._epoch else 0.0
+        self._epoch.clear()
+        if mean >= self._accuracy and state.global_step < state.max_steps:
+            self._say(f"enough at step {state.global_step}: token accuracy {mean:.3f}")
+            control.should_training_stop = True
+
+
 def last_checkpoint(directory: Path) -> Path | None:
     """The latest whole checkpoint; None when there is none to resume from."""
     whole = (marker.parent for marker in directory.glob(f"checkpoint-*/{COMPLETE}"))

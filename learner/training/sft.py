@@ -15,7 +15,7 @@ from learner.launch.directory import JobDirectory
 from learner.launch.job import SftJob
 from learner.training import defaults, model
 from learner.training.journal import Journal
-from learner.training.progress import Progress, resume_from
+from learner.training.progress import Enough, Progress, resume_from
 from learner.training.rendering import Rendered, render, stop_ids
 
 
@@ -39,7 +39,7 @@ def run(job: SftJob, directory: JobDirectory, journal: Journal) -> Mapping[str, 
         args=_config(job, directory, plan),
         train_dataset=_dataset(rendered),
         processing_class=tokenizer,
-        callbacks=[Progress(report)],
+        callbacks=[Progress(report), Enough(plan.until_accuracy, journal.say)],
     )
     trainer.remove_callback(PrinterCallback)  # the journal tells the same
     trainer.train(resume_from_checkpoint=resume_from(directory, journal))
