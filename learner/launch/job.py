@@ -55,8 +55,8 @@ class SftHyperparameters(_Wire):
 
     epochs: PositiveInt | Auto = AUTO
     """At most."""
-    until_accuracy: Annotated[float, Field(gt=0, le=1)] | Auto = AUTO
-    """Stop after the first epoch whose mean token accuracy reached this."""
+    until_loss: PositiveFloat | Auto = AUTO
+    """Stop after the first epoch whose mean loss (nats a token) fell below this."""
     batch_size: PositiveInt | Auto = AUTO
     learning_rate: PositiveFloat | Auto = AUTO
     max_length: PositiveInt = 4096

@@ -18,7 +18,7 @@ class SftPlan:
 
     steps: int
     batch_size: int
-    until_accuracy: float
+    until_loss: float
     learning_rate: float
     checkpoint_every: int
 
@@ -50,7 +50,7 @@ def sft_plan(chosen: SftHyperparameters, *, samples: int, parameters: int) -> Sf
     return SftPlan(
         steps=steps,
         batch_size=batch_size,
-        until_accuracy=_or(chosen.until_accuracy, math.inf),
+        until_loss=_or(chosen.until_loss, 0.0),
         learning_rate=_or(chosen.learning_rate, learning_rate(parameters)),
         checkpoint_every=_or(chosen.checkpoint_every, max(10, steps // 4)),
     )

@@ -1,5 +1,6 @@
 """Connects the Hugging Face trainer with the job directory: metrics and checkpoints."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -43,22 +44,22 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
 
 class Enough(TrainerCallback):  # type: ignore[misc]
-    """Stops after the first whole epoch whose mean token accuracy reached ``accuracy``."""
+    """Stops after the first whole epoch whose mean loss fell below ``loss``, in nats a token."""
 
-    def __init__(self, accuracy: float, say: Callable[[str], None]) -> None:
-        self._accuracy = accuracy
+    def __init__(self, loss: float, say: Callable[[str], None]) -> None:
+        self._loss = loss
         self._say = say
         self._epoch: list[float] = []
 
     def on_log(self, *_: Any, logs: Mapping[str, Any], **__: Any) -> None:
-        if "mean_token_accuracy" in logs:
-            self._epoch.append(logs["mean_token_accuracy"])
+        if "loss" in logs:
+            self._epoch.append(logs["loss"])
 
     def on_epoch_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
-        mean = sum(self._epoch) / len(self._epoch) if self._epoch else 0.0
+        mean = sum(self._epoch) / len(self._epoch) if self._epoch else math.inf
         self._epoch.clear()
-        if mean >= self._accuracy and state.global_step < state.max_steps:
-            self._say(f"enough at step {state.global_step}: token accuracy {mean:.3f}")
+        if mean < self._loss and state.global_step < state.max_steps:
+            self._say(f"enough at step {state.global_step}: loss {mean:.3f}")
             control.should_training_stop = True
 
 

@@ -39,7 +39,7 @@ def run(job: SftJob, directory: JobDirectory, journal: Journal) -> Mapping[str, 
         args=_config(job, directory, plan),
         train_dataset=_dataset(rendered),
         processing_class=tokenizer,
-        callbacks=[Progress(report), Enough(plan.until_accuracy, journal.say)],
+        callbacks=[Progress(report), Enough(plan.until_loss, journal.say)],
     )
     trainer.remove_callback(PrinterCallback)  # the journal tells the same
     trainer.train(resume_from_checkpoint=resume_from(directory, journal))

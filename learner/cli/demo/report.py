@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
@@ -22,13 +21,20 @@ _BY_ADAPTER = "SELECT adapter, count(*) AS n FROM invocations GROUP BY ALL"
 _FLIP = """
 SELECT min(ts) FILTER (adapter = '{new}') AS first_new,
   max(ts) FILTER (adapter IS DISTINCT FROM '{new}') AS last_old,
+  min(ts + to_microseconds(CAST(duration * 1e6 AS BIGINT))) FILTER (adapter = '{new}')
+    AS first_answer
 FROM invocations WHERE status = 200
 """
-_FIRST_ANSWER = """
-SELECT min(ts + to_microseconds(CAST(duration * 1e6 AS BIGINT))) AS at
-FROM invocations WHERE adapter = '{new}' AND status = 200
-"""
 _NAMES = {"base": "base", "incumbent": "incumbent", "sft": "after SFT", "rft": "after SFT + RFT"}
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Moments that only the story knows, in seconds of ``time.time``."""
+
+    last_feedback: float
+    moved: float | None
+    """When the gateway was first seen to resolve the alias to another adapter."""
 
 
 @dataclass(slots=True)
@@ -94,7 +100,7 @@ class Figures:
 
 
 def collect(
-    learner: LearnerClient, turn: Mapping[str, Any], ledger: Ledger, last_feedback: float
+    learner: LearnerClient, turn: Mapping[str, Any], ledger: Ledger, times: Times
 ) -> Figures:
     """Gather the figures once the turn has ended and traffic has stopped."""
     failed = [answer for answer in ledger.answers if answer.error]
@@ -116,9 +122,17 @@ def collect(
     live = _live(learner, turn["id"])
     if live is not None:
         new, at = live
-        figures.swap = _swap(learner, ledger, new, at)
-        first = _scalar(learner.select(_FIRST_ANSWER.format(new=new)))
-        figures.feedback_to_answer_s = _epoch(first) - last_feedback
+        row = learner.select(_FLIP.format(new=new)).to_pylist()[0]
+        # Over when the gateway resolves anew and the last request has gone to the old adapter.
+        over = max(times.moved or _epoch(row["first_new"]), _epoch(row["last_old"]))
+        around = ledger.between(at - MARGIN_S, at + MARGIN_S)
+        figures.swap = Swap(
+            flip_ms=(over - at) * 1000,
+            requests=len(around),
+            failed=sum(1 for answer in around if answer.error),
+            mixed=sum(1 for answer in around if answer.mixed),
+        )
+        figures.feedback_to_answer_s = _epoch(row["first_answer"]) - times.last_feedback
     return figures
 
 
@@ -140,23 +154,6 @@ def _live(learner: LearnerClient, turn_id: str) -> tuple[str, float] | None:
         if "live_at" in data:
             return data["adapter"], datetime.fromisoformat(data["live_at"]).timestamp()
     return None
-
-
-def _swap(learner: LearnerClient, ledger: Ledger, new: str, at: float) -> Swap:
-    row = learner.select(_FLIP.format(new=new)).to_pylist()[0]
-    # The flip is over when the first request went to the new adapter and the last to the old.
-    over = max(_epoch(row["first_new"]), _epoch(row["last_old"]))
-    around = ledger.between(at - MARGIN_S, at + MARGIN_S)
-    return Swap(
-        flip_ms=(over - at) * 1000,
-        requests=len(around),
-        failed=sum(1 for answer in around if answer.error),
-        mixed=sum(1 for answer in around if answer.mixed),
-    )
-
-
-def _scalar(table: pa.Table) -> Any:
-    return table.to_pylist()[0]["at"]
 
 
 def _epoch(at: datetime) -> float:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from learner.api.client import LearnerClient, LearnerDown
 from learner.cli.demo.memory import MemoryMeter
-from learner.cli.demo.report import Figures, collect, print_report
+from learner.cli.demo.report import Figures, Times, collect, print_report
 from learner.cli.demo.traffic import Clients, Flow
 from learner.cli.demo.world import ALIAS, World, build_world, furnish, load_world
 from learner.cli.house import House
@@ -141,14 +141,19 @@ class Story:
         self._headline("The scheduler sees them and starts a turn; traffic keeps flowing")
         flow = Flow(clients, world.traffic[len(first) :])
         flow.start()
-        turn = await self._follow(flow)
+        turn, moved = await self._follow(flow, clients)
         await asyncio.sleep(AFTER_S if turn["state"] == "promoted" else 0)
         await flow.stop()
-        return await asyncio.to_thread(collect, self._learner, turn, clients.ledger, last_feedback)
+        times = Times(last_feedback=last_feedback, moved=moved)
+        return await asyncio.to_thread(collect, self._learner, turn, clients.ledger, times)
 
-    async def _follow(self, flow: Flow) -> Mapping[str, Any]:
-        """Tell of the turn until it ends; at the verdict, raise traffic to the full."""
+    async def _follow(self, flow: Flow, clients: Clients) -> tuple[Mapping[str, Any], float | None]:
+        """Tell of the turn until it ends; towards the verdict, raise traffic to the full.
+
+        The ended turn, and when the alias was seen to move, if it did.
+        """
         seen = 0
+        watch: asyncio.Task[float] | None = None
         deadline = time.time() + TURN_TIMEOUT_S
         while time.time() < deadline:
             await asyncio.sleep(0.1)
@@ -162,10 +167,15 @@ class Story:
             for event in events:
                 seen = event["seq"]
                 self._tell(event)
-            if turns[0]["phase"] == "swap" or turns[0]["verdict"]:
+            if turns[0]["phase"] == "evaluate":
+                flow.workers, flow.pause_s = SWAP_WORKERS // 4, 0.1
+                watch = watch or asyncio.create_task(clients.alias_moved())
+            if turns[0]["verdict"]:
                 flow.workers, flow.pause_s = SWAP_WORKERS, 0.0
+            if turns[0]["state"] == "promoted" and watch is not None:
+                return turns[0], await watch
             if turns[0]["state"] != "running":
-                return turns[0]
+                return turns[0], None
         raise DemoFailed(f"the turn did not end within {TURN_TIMEOUT_S:.0f} s")
 
     def _tell(self, event: Mapping[str, Any]) -> None:

@@ -15,6 +15,8 @@ from openai import AsyncOpenAI, OpenAIError
 from learner.dataset.sample import Sample
 
 MAX_TOKENS = 256
+WATCH_S = 0.01
+"""How exactly the moment of the swap is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,13 @@ class Clients:
 
         return list(await asyncio.gather(*(one(sample) for sample in samples)))
 
+    async def alias_moved(self) -> float:
+        """Wait until the gateway resolves the model to another adapter; when that was seen."""
+        before = await self._adapter()
+        while await self._adapter() == before:  # noqa: ASYNC110 - it happens in another process
+            await asyncio.sleep(WATCH_S)
+        return time.time()
+
     async def demonstrate(self, answer: Answer, reference: dict[str, Any]) -> None:
         """Tell the gateway what the right answer would have been."""
         call = {
@@ -103,6 +112,12 @@ class Clients:
         }
         response = await self._http.post("/feedback", json=body)
         response.raise_for_status()
+
+    async def _adapter(self) -> str | None:
+        response = await self._http.get(f"/models/{self._model}")
+        response.raise_for_status()
+        adapter: str | None = response.json()["adapter"]
+        return adapter
 
     async def _whole(self, sample: Sample) -> tuple[str, frozenset[str]]:
         completion = await self._openai.chat.completions.create(
@@ -140,7 +155,7 @@ class Flow:
         self._clients = clients
         self._samples: Iterator[Sample] = itertools.cycle(samples)
         self.workers = 1
-        self.pause_s = 0.5
+        self.pause_s = 1.0
         self._stopped = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 

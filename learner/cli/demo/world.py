@@ -16,7 +16,7 @@ from learner.errors import ConfigError, DatasetError
 
 ALIAS = "assistant"
 BUILDER = Path("deploy/demo/build.py")
-MAX_HELD_OUT = 500
+MAX_HELD_OUT = 400
 
 
 @dataclass(frozen=True, slots=True)
