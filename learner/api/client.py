@@ -1,9 +1,11 @@
 """The other end of the learner's socket."""
 
+import json
+import socket
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pyarrow as pa
 
 from gateway.errors import BadQuery, StoreError
@@ -14,48 +16,60 @@ class LearnerDown(Exception):
 
 
 class LearnerClient:
-    """Asks a running learner. Every method raises LearnerDown when there is none."""
+    """Asks a running learner, on a connection a question.
 
-    def __init__(self, socket: Path, *, timeout_s: float = 60.0) -> None:
-        self._socket = socket
-        self._http = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(socket)),
-            base_url="http://learner",
-            timeout=timeout_s,
-        )
+    Every method raises LearnerDown when there is none.
+    """
 
-    def close(self) -> None:
-        self._http.close()
+    def __init__(self, path: Path, *, timeout_s: float = 60.0) -> None:
+        self._path = path
+        self._timeout_s = timeout_s
 
     def select(self, sql: str) -> pa.Table:
         """The answer to one SELECT. Raises BadQuery, or StoreError when the log is unwell."""
-        response = self._call("POST", "/log/select", json={"sql": sql})
-        if response.status_code == 400:
-            raise BadQuery(response.json()["error"]["message"])
-        if response.status_code != 200:
-            raise StoreError(response.text)
-        return pa.ipc.open_stream(response.content).read_all()
+        status, answer = self._call("POST", "/log/select", {"sql": sql})
+        if status == 400:
+            raise BadQuery(json.loads(answer)["error"]["message"])
+        if status != 200:
+            raise StoreError(answer.decode(errors="replace"))
+        return pa.ipc.open_stream(answer).read_all()
 
     def turns(self, limit: int = 20) -> list[dict[str, Any]]:
         """The newest turns, newest first."""
-        turns: list[dict[str, Any]] = self._call("GET", "/turns", params={"limit": limit}).json()
-        return turns
+        return self._list(f"/turns?limit={limit}")
 
     def events(self, turn_id: str, *, after: int = 0) -> list[dict[str, Any]]:
         """A turn's events after sequence number ``after``."""
-        path = f"/turns/{turn_id}/events"
-        events: list[dict[str, Any]] = self._call("GET", path, params={"after": after}).json()
-        return events
+        return self._list(f"/turns/{turn_id}/events?after={after}")
 
-    def healthy(self) -> bool:
-        """Whether the learner and its log answer."""
-        try:
-            return self._call("GET", "/health").status_code == 200
-        except LearnerDown:
-            return False
+    def _list(self, path: str) -> list[dict[str, Any]]:
+        status, answer = self._call("GET", path)
+        if status != 200:
+            raise LearnerDown(f"the learner answered {status}: {answer.decode(errors='replace')}")
+        rows: list[dict[str, Any]] = json.loads(answer)
+        return rows
 
-    def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
+    def _call(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+        connection = _UnixConnection(self._path, self._timeout_s)
         try:
-            return self._http.request(method, path, **options)
-        except httpx.TransportError as error:
-            raise LearnerDown(f"no learner answers at {self._socket}: {error}") from error
+            content = None if body is None else json.dumps(body)
+            connection.request(method, path, content, {"content-type": "application/json"})
+            response = connection.getresponse()
+            return response.status, response.read()
+        except (OSError, HTTPException) as error:
+            raise LearnerDown(f"no learner answers at {self._path}: {error}") from error
+        finally:
+            connection.close()
+
+
+class _UnixConnection(HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("learner", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))

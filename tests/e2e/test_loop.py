@@ -81,7 +81,6 @@ class Loop:
 
     async def close(self) -> None:
         await self.clients.close()
-        self.learner.close()
         self.registry.close()
 
 

@@ -1,0 +1,138 @@
+"""The learner's socket and the command line, against a real learner process."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import BadQuery
+from gateway.log.spool import SpoolWriter
+from learner.api.client import LearnerClient, LearnerDown
+from tests.factories import demonstration, invocation
+
+CONFIG = """
+models: [{alias: helpdesk, base: Qwen/Qwen3-4B}]
+"""
+RATCHET = Path(sys.executable).with_name("ratchet")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "ratchet.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+@pytest.fixture
+def learner(folder: Path) -> Iterator[LearnerClient]:
+    command = [sys.executable, "-m", "learner", "--config", str(folder / "ratchet.yaml")]
+    client = LearnerClient(folder / "data" / "run" / "learner.sock")
+    with subprocess.Popen(command) as process:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                client.turns()
+                break
+            except LearnerDown:
+                time.sleep(0.05)
+        yield client
+        process.terminate()
+
+
+def ratchet(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | {"RATCHET_CONFIG": str(folder / "ratchet.yaml")}
+    return subprocess.run(
+        [RATCHET, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_log_is_read_through_the_learner_and_without_it(
+    folder: Path, learner: LearnerClient
+) -> None:
+    spool = SpoolWriter(folder / "data" / "spool", "w0")
+    call = invocation()
+    spool.append(call)
+    spool.append(demonstration(call.id, order="7"))
+    deadline = time.monotonic() + 10
+    sql = "select count(*) as n from feedback"
+    while learner.select(sql).to_pylist() != [{"n": 1}] and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    tail = ratchet(folder, "log", "tail")
+    shown = ratchet(folder, "log", "show", f"chatcmpl-{call.id.hex}")
+    csv = ratchet(
+        folder,
+        "log",
+        "sql",
+        "select status, count(*) n from invocations group by 1",
+        "--format",
+        "csv",
+    )
+
+    assert str(call.id) in tail.stdout
+    found = json.loads(shown.stdout)
+    assert found["request"]["messages"][0]["role"] == "user"
+    assert found["feedback"][0]["value"]["tool_calls"][0]["function"]["name"] == "refund"
+    assert csv.stdout == '"status","n"\n200,1\n'
+    spool.close()
+
+
+def test_a_bad_query_is_one_line_and_a_non_zero_exit(folder: Path, learner: LearnerClient) -> None:
+    with pytest.raises(BadQuery):
+        learner.select("select nope from invocations")
+
+    refused = ratchet(folder, "log", "sql", "delete from invocations")
+
+    assert refused.returncode == 1
+    assert refused.stderr == "ratchet: only a single SELECT is answered\n"
+
+
+def test_the_log_is_read_from_its_file_when_no_learner_runs(folder: Path) -> None:
+    answer = ratchet(folder, "log", "sql", "select count(*) as n from invocations", "--json")
+
+    assert json.loads(answer.stdout) == [{"n": 0}]
+
+
+def test_keys_are_shown_once_and_revoked(folder: Path) -> None:
+    made = json.loads(ratchet(folder, "keys", "create", "ci", "--json").stdout)
+    listed = ratchet(folder, "keys", "list").stdout
+    revoked = ratchet(folder, "keys", "revoke", made["id"])
+    again = ratchet(folder, "keys", "revoke", made["id"])
+
+    assert made["key"].startswith("sk-ratchet-")
+    assert made["id"] in listed
+    assert made["key"] not in listed
+    assert revoked.returncode == 0
+    assert again.returncode == 1
+    assert made["key"] not in (folder / "data" / "state.db").read_bytes().decode("latin-1")
+
+
+def test_a_bad_configuration_is_one_line(folder: Path) -> None:
+    (folder / "ratchet.yaml").write_text("modles: []\n")
+
+    checked = ratchet(folder, "config", "check")
+
+    assert checked.returncode == 1
+    assert "modles: no such setting; allowed are data, gateway" in checked.stderr
+    assert checked.stderr.count("\n") == 1
+
+
+def test_up_refuses_what_cannot_work_before_anything_starts(folder: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        (folder / "ratchet.yaml").write_text(CONFIG + f"gateway: {{port: {port}}}\n")
+        busy = ratchet(folder, "up")
+    (folder / "ratchet.yaml").write_text("models: [{alias: a, base: ./nowhere}]\n")
+    missing = ratchet(folder, "up")
+
+    assert busy.returncode == missing.returncode == 1
+    assert f"port {port}" in busy.stderr
+    assert "gateway.port" in busy.stderr
+    assert "there is no model at ./nowhere" in missing.stderr
