@@ -1,7 +1,8 @@
 """What the demo found: gathered from the turn, the log and the clients' own ledger."""
 
+import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -119,6 +120,7 @@ def collect(
         swap=None,
         feedback_to_answer_s=None,
     )
+    figures.seconds = _spans(learner.events(turn["id"]))
     live = _live(learner, turn["id"])
     if live is not None:
         new, at = live
@@ -154,6 +156,15 @@ def _live(learner: LearnerClient, turn_id: str) -> tuple[str, float] | None:
         if "live_at" in data:
             return data["adapter"], datetime.fromisoformat(data["live_at"]).timestamp()
     return None
+
+
+def _spans(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds in each phase of a turn, from its events."""
+    spans: dict[str, float] = {}
+    for before, event in itertools.pairwise(events):
+        ends, begins = (datetime.fromisoformat(one["at"]) for one in (event, before))
+        spans[event["phase"]] = spans.get(event["phase"], 0.0) + (ends - begins).total_seconds()
+    return spans
 
 
 def _epoch(at: datetime) -> float:

@@ -119,7 +119,8 @@ class Story:
             await clients.close()
             await meter.stop()
             figures.peak_rss_mb = meter.peak_mb
-            figures.seconds = self._clock.seconds | {"total": time.time() - self._clock.started}
+            total = {"total": time.time() - self._clock.started}
+            figures.seconds = self._clock.seconds | dict(figures.seconds) | total
             print_report(self._console, figures)
             self._farewell(house.url, key)
             if self._options.keep:
