@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -64,7 +65,7 @@ class State:
                     or time.monotonic() - self._refreshed > refresh_s
                 ):
                     self.refresh()
-            except SQLAlchemyError:
+            except (SQLAlchemyError, sqlite3.Error):
                 logger.exception("cannot read the state; serving by what is known")
                 await asyncio.sleep(1.0)
 

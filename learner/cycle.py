@@ -15,7 +15,7 @@ from gateway.log.store import Store
 from learner.bench import Bench
 from learner.dataset.build import HELD_OUT, build, record_lineage
 from learner.dataset.snapshot import read
-from learner.errors import LearnerError
+from learner.errors import IllegalMove, LearnerError
 from learner.evaluation.compare import compare
 from learner.evaluation.gate import judge
 from learner.evaluation.heldout import Exam, report_of, scores, summary, thinned, told
@@ -23,7 +23,7 @@ from learner.evaluation.sampler import Report
 from learner.jobs import Phase, TurnState
 from learner.jobs.work import Work
 from learner.launch.local import run as run_job
-from learner.policy import Policy
+from learner.policy import Policy, local_base
 from learner.rewards import from_config
 from learner.swap import conclude
 from serving.artifact import Artifact, publish
@@ -63,6 +63,8 @@ class Cycle:
             if work.turn.verdict is None:
                 await self._learn(work, policy)
             await conclude(work, self._registry, now=self._now)
+        except IllegalMove:
+            raise  # another learner has the turn now: nothing of it is ours to write
         except (LearnerError, ServingError) as error:
             logger.exception("turn %s failed", work.turn.id)
             work.say(f"failed: {error}", level="error")
@@ -74,6 +76,7 @@ class Cycle:
             build,
             self._log,
             policy.alias,
+            tenant=policy.section.tenant,
             held_out=policy.section.held_out,
             upto=upto,
             folder=self._places.datasets,
@@ -133,7 +136,7 @@ class Cycle:
                 publish,
                 start,
                 self._places.adapters,
-                base_config=Path(policy.base),
+                base_config=local_base(policy.base),
                 max_rank=policy.workbench.max_lora_rank,
             )
         return artifacts

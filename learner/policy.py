@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from learner.errors import ConfigError
 from learner.launch.job import (
     AUTO,
     EngineAddress,
@@ -56,8 +57,12 @@ class Policy:
             url=f"http://{self.workbench.host}:{self.workbench.port}",
             base_model=self.workbench.served_name,
         )
+        longest = {"max_completion_tokens": self.section.max_tokens}
         return GrpoJob(
-            **common, engine=engine, reward=self.section.reward, hyperparameters=training.grpo
+            **common,
+            engine=engine,
+            reward=self.section.reward,
+            hyperparameters=training.grpo.model_copy(update=longest),
         )
 
     def _sft(self) -> SftHyperparameters:
@@ -85,6 +90,22 @@ def policies(config: RatchetConfig) -> dict[str, Policy]:
 def served_base(base: str) -> str:
     """The name engines serve a base under: a hub name as it is, of a directory its last part."""
     return Path(base).name if Path(base).is_dir() else base
+
+
+def local_base(base: str) -> Path:
+    """The folder of a base: itself, or the hub's cache, which the engine has filled by now.
+
+    Raises ConfigError when the cache does not hold it.
+    """
+    if Path(base).is_dir():
+        return Path(base)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(base, local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        raise ConfigError(f"base {base} is neither a folder nor in the hub's cache") from error
 
 
 def engine_spec(

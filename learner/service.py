@@ -95,7 +95,9 @@ class Service:
     def _left_behind(self) -> Turn | None:
         """A turn whose learner died, taken over; one that killed too many learners is failed."""
         for turn in self._turns.running():
-            if turn.alias not in self._policies or turn.attempt >= ATTEMPTS:
+            # A turn with a verdict is only concluded, which is safe to repeat.
+            hopeless = turn.attempt >= ATTEMPTS and turn.verdict is None
+            if turn.alias not in self._policies or hopeless:
                 reason = f"given up after {turn.attempt} attempts, the last in phase {turn.phase}"
                 failed = turn.to(TurnState.FAILED, at=self._now(), error=reason)
                 self._turns.save(failed, expected=turn)
@@ -111,7 +113,11 @@ class Service:
             last = self._turns.last(alias)
             learnt = self._turns.learnt(alias)
             new = await asyncio.to_thread(
-                count_new, self._log, alias, learnt.watermark if learnt else None
+                count_new,
+                self._log,
+                alias,
+                policy.section.tenant,
+                learnt.watermark if learnt else None,
             )
             trigger = due(policy.section.when, last, new, now)
             if trigger is None:

@@ -139,6 +139,8 @@ class PolicySection(_Section):
 
     alias: str
     """The alias whose traffic is learnt from and which moves."""
+    tenant: str = "default"
+    """Whose keys' traffic is learnt from; nobody else's is."""
     reward: Annotated[dict[str, Any], AfterValidator(_reward)]
     """What a good answer is."""
     when: WhenSection
@@ -169,6 +171,20 @@ class RatchetConfig(_Section):
         twice = sorted({alias for alias in aliases if aliases.count(alias) > 1})
         if twice:
             raise ValueError(f"alias {twice[0]!r} is declared twice")
+        names = {base: Path(base).name for base in self.bases}
+        for base, name in names.items():
+            if list(names.values()).count(name) > 1:
+                raise ValueError(f"two bases are called {name!r}; rename the folder of {base}")
+        ports = [section.port for section in (self.gateway, self.serving, self.workbench)]
+        if len(set(ports)) < len(ports):
+            raise ValueError("gateway.port, serving.port and workbench.port must differ")
+        for policy in self.policies:
+            rank = policy.training.lora.r
+            if rank > min(self.serving.max_lora_rank, self.workbench.max_lora_rank):
+                raise ValueError(
+                    f"the policy of {policy.alias!r} trains rank {rank}; raise max_lora_rank "
+                    "of serving and workbench to it"
+                )
         learning = [policy.alias for policy in self.policies]
         for alias in learning:
             if alias not in aliases:

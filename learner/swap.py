@@ -10,7 +10,8 @@ from learner.jobs import Phase, Turn, TurnState
 from learner.jobs.work import Work
 from serving.registry import AdapterVersion, NotResident, Registry, Stage
 
-TIMEOUT = timedelta(minutes=3)
+PATIENCE = timedelta(minutes=3)
+"""How long the engines may take before the turn's history says so again."""
 RETRY_S = 0.05
 
 ENDS = {
@@ -23,7 +24,7 @@ ENDS = {
 async def conclude(work: Work, registry: Registry, *, now: Callable[[], datetime]) -> None:
     """Act on the turn's verdict and end it. Safe to repeat after a crash at any point.
 
-    Raises SwapError when the engines do not come to hold the candidate; it is rejected then.
+    Raises SwapError when an engine cannot serve the candidate; it is rejected then.
     """
     turn = work.turn
     decision, candidate = _judged(turn, registry)
@@ -55,16 +56,19 @@ async def _promote(
     if candidate.stage is Stage.CANDIDATE:
         registry.gate(alias, version, verdict_id=work.turn.id, at=now())
         work.say(f"{candidate.served_name} passed the gate; the engines load and probe it")
-    deadline = now() + TIMEOUT
+    told = now() + PATIENCE
     while registry.get(alias, version).stage is not Stage.LIVE:
         try:
             registry.promote(alias, version, at=now())
         except NotResident as missing:
             failed = _failure(registry, candidate, now())
-            if failed or now() > deadline:
-                reason = failed or f"no engine held it in time: {missing}"
-                registry.reject(alias, version, reason=reason, at=now())
-                raise SwapError(f"{candidate.served_name} cannot be served: {reason}") from missing
+            if failed:
+                registry.reject(alias, version, reason=failed, at=now())
+                raise SwapError(f"{candidate.served_name} cannot be served: {failed}") from missing
+            if now() > told:
+                # The engines' trouble is not the adapter's fault: it waits until they are well.
+                work.say(f"still waiting: {missing}", level="warn")
+                told = now() + PATIENCE
             await asyncio.sleep(RETRY_S)
     live = registry.get(alias, version)
     work.say(

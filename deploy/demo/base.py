@@ -45,7 +45,7 @@ class Recipe:
     hidden: int = 192
     layers: int = 4
     init_std: float = 0.05
-    steps: int = 440
+    steps: int = 380
     batch: int = 32
     matrix_rate: float = 0.02
     """Muon's, for the matrices: it needs half of AdamW's steps here."""

@@ -1,5 +1,6 @@
 """What the gateway reads of a chat request: the fields that decide. The rest passes untouched."""
 
+import json
 import re
 
 import msgspec
@@ -30,9 +31,12 @@ def parse(body: bytes) -> ChatRequest:
     try:
         body.decode()
         request = _deciding.decode(body)
+        json.loads(body)  # as the log will: what it could not read is refused now
     except msgspec.ValidationError as error:
         raise InvalidRequest(str(error), param=_param(str(error))) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise InvalidRequest("The body is nested too deeply.") from error
+    except ValueError as error:
         raise InvalidRequest(f"The body is not valid JSON: {error}.") from error
     if not request.messages:
         raise InvalidRequest("messages must hold at least one message.", param="messages")

@@ -11,8 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from gateway.errors import StoreError
 from gateway.log import rows
 from gateway.log.record import Invocation, decode
@@ -114,7 +112,8 @@ class Ingester:
                 batch.invocations.append(rows.invocation_row(record, self._now()))
             else:
                 batch.feedback.append(rows.feedback_row(record, self._now()))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
+            # DecodeError, UnicodeDecodeError, and what json.loads says of absurd numbers.
             logger.warning("a damaged line of %s goes to quarantine: %s", segment.name, error)
             with (self._spool / "quarantine" / segment.name).open("ab") as file:
                 file.write(line + b"\n")

@@ -62,11 +62,14 @@ class SpoolWriter:
     def _open(self) -> None:
         self.segment = self._directory / f"{self._worker}-{new_id()}{SUFFIX}"
         flags = os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC
+        unlocked = self.segment.with_suffix(".new")
         try:
-            self._fd = os.open(self.segment, flags, 0o600)
+            self._fd = os.open(unlocked, flags, 0o600)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            # The ingester sees it only now: an unlocked segment would look abandoned to it.
+            unlocked.rename(self.segment)
         except OSError as error:
             raise SpoolError(f"cannot create {self.segment}: {error.strerror}") from error
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
         self._size = 0
 
     def _rotate(self) -> None:

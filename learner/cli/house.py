@@ -26,7 +26,6 @@ from serving.registry import Registry
 from serving.settings import AgentSettings, EngineSettings
 from serving.supervisor import ChildEvent, Command, Supervisor, end_orphans
 
-READY_TIMEOUT_S = 600.0
 GRACE_S = 40.0
 """Longer than the gateway's own drain, so that running answers finish."""
 
@@ -61,7 +60,9 @@ class House:
         return f"http://{host}:{self.config.gateway.port}/v1"
 
     async def __aenter__(self) -> Self:
+        # It holds what clients said, and sockets that answer whoever reaches them.
         self.config.data.mkdir(parents=True, exist_ok=True)
+        self.config.data.chmod(0o700)
         await self._stack.__aenter__()
         try:
             self._stack.enter_context(_only_one(self.config.data / "run" / "up.lock"))
@@ -85,9 +86,9 @@ class House:
         await asyncio.to_thread(self._end_orphans)
 
     async def ready(self) -> None:
-        """Wait until every alias can be answered. Raises TimeoutError."""
+        """Wait until every alias can be answered; a first start may download its base."""
         health = self.url.removesuffix("/v1") + "/health/ready"
-        async with asyncio.timeout(READY_TIMEOUT_S), aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession() as session:
             while True:
                 try:
                     async with session.get(health) as response:

@@ -19,25 +19,30 @@ from learner.dataset.formats import read_rft, reference_of
 from learner.dataset.sample import Sample
 from learner.dataset.snapshot import read, write
 from learner.errors import DatasetError
+from learner.evaluation.compare import LEAST
 
 logger = logging.getLogger(__name__)
 
 TRAIN = "train"
 HELD_OUT = "held_out"
 
+# A row counts from when both it and its feedback were in the log: either may come first.
 _DEMONSTRATED = """
 SELECT i.id::VARCHAR AS id, i.request, i.prompt_hash, f.value AS demonstration
-FROM feedback_current f JOIN invocations i ON f.target_id = i.id AND f.tenant = i.tenant
-WHERE f.name = 'demonstration' AND f.target = 'invocation' AND i.request_model = ? AND i.train_ok
-  AND f.ingest_ts <= ?
+FROM feedback f JOIN invocations i ON f.target_id = i.id AND f.tenant = i.tenant
+WHERE f.name = 'demonstration' AND f.target = 'invocation'
+  AND i.request_model = ? AND i.tenant = ? AND i.train_ok
+  AND greatest(f.ingest_ts, i.ingest_ts) <= ?
+QUALIFY row_number() OVER (PARTITION BY i.id ORDER BY f.id DESC) = 1
 ORDER BY f.id
 """
 
 _NEW = """
 SELECT count(DISTINCT f.target_id) AS n
-FROM feedback_current f JOIN invocations i ON f.target_id = i.id AND f.tenant = i.tenant
-WHERE f.name = 'demonstration' AND f.target = 'invocation' AND i.request_model = ? AND i.train_ok
-  AND f.ingest_ts > ?
+FROM feedback f JOIN invocations i ON f.target_id = i.id AND f.tenant = i.tenant
+WHERE f.name = 'demonstration' AND f.target = 'invocation'
+  AND i.request_model = ? AND i.tenant = ? AND i.train_ok
+  AND greatest(f.ingest_ts, i.ingest_ts) > ?
 """
 
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -63,21 +68,27 @@ class Built:
         )
 
 
-def count_new(store: Store, alias: str, after: datetime | None) -> int:
+def count_new(store: Store, alias: str, tenant: str, after: datetime | None) -> int:
     """Invocations of ``alias`` whose demonstration entered the log after ``after``."""
     since = (after or _BEGINNING).replace(tzinfo=None)
-    count: int = store.rows(_NEW, [alias, since])[0]["n"]
+    count: int = store.rows(_NEW, [alias, tenant, since])[0]["n"]
     return count
 
 
-def build(
-    store: Store, alias: str, *, held_out: float | Path, upto: datetime, folder: Path
+def build(  # noqa: PLR0913 - what a dataset is made of
+    store: Store,
+    alias: str,
+    *,
+    tenant: str,
+    held_out: float | Path,
+    upto: datetime,
+    folder: Path,
 ) -> Built:
     """Snapshot what the log knew at ``upto``. Same log, same settings: same file.
 
     Raises DatasetError when one of the splits would be empty.
     """
-    rows = store.rows(_DEMONSTRATED, [alias, upto.replace(tzinfo=None)])
+    rows = store.rows(_DEMONSTRATED, [alias, tenant, upto.replace(tzinfo=None)])
     # Rows come oldest first, so of equal prompts the newest demonstration stays.
     by_prompt = {row["prompt_hash"]: row for row in rows}
     duplicates = len(rows) - len(by_prompt)
@@ -89,10 +100,10 @@ def build(
         test = [_sample(row) for key, row in by_prompt.items() if _held(key, held_out)]
         train = [_sample(row) for key, row in by_prompt.items() if not _held(key, held_out)]
     leaked = len(by_prompt) - len(train) if isinstance(held_out, Path) else 0
-    if not train or not test:
+    if not train or len(test) < LEAST:
         raise DatasetError(
-            f"{alias}: {len(train)} samples to train on and {len(test)} held out; "
-            "both are needed. Give more demonstrations (POST /v1/feedback)"
+            f"{alias}: {len(train)} samples to train on and {len(test)} held out; at least 1 and "
+            f"{LEAST} are needed. Give more demonstrations (POST /v1/feedback) or raise held_out"
         )
     path = write(_splits(train, test), folder)
     return Built(path, len(train), len(test), duplicates, leaked)

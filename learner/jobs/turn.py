@@ -60,17 +60,8 @@ class Turn:
     verdict: Mapping[str, Any] | None = None
     error: str | None = None
 
-    def to(
-        self,
-        state: TurnState,
-        *,
-        at: datetime,
-        verdict: Mapping[str, Any] | None = None,
-        error: str | None = None,
-    ) -> Self:
+    def to(self, state: TurnState, *, at: datetime, error: str | None = None) -> Self:
         """The turn, ended. Raises IllegalMove."""
         if state not in MOVES[self.state]:
             raise IllegalMove(f"turn {self.id}: {self.state} -> {state}")
-        return replace(
-            self, state=state, changed_at=at, verdict=verdict or self.verdict, error=error
-        )
+        return replace(self, state=state, changed_at=at, error=error)

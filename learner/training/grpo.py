@@ -88,7 +88,9 @@ def run(
         runner.run(forget(job.engine.url, names))
         metrics = _train(_config(job, directory, plan), directory, journal, tokenizer, actor)
     model.save(policy, directory.adapter)
-    model.write_probe(policy, actor.last[0].ids[: model.PROBED], directory.adapter / "probe.json")
+    if actor.last:  # nothing, when all steps were done before the job was resumed
+        tokens = actor.last[0].ids[: model.PROBED]
+        model.write_probe(policy, tokens, directory.adapter / "probe.json")
     return {"steps": plan.steps, "samples": len(samples), **metrics}
 
 

@@ -211,8 +211,13 @@ BAD_BODIES: list[tuple[bytes, str | None]] = [
     (b'{"model": "helpdesk", "messages": [{}], "stream": "yes"}', "stream"),
     (b'{"model": "helpdesk", "messages": [{}], "n": 1000000}', "n"),
     (b'{"model": "helpdesk", "messages": [{}], "metadata": {"a": 1}}', "metadata"),
-    (b'{"model": "helpdesk", "messages": [{}], "stream": true, "stream_options": 1}', None),
+    (
+        b'{"model": "helpdesk", "messages": [{}], "stream": true, "stream_options": 1}',
+        "stream_options",
+    ),
     (b'{"model": "helpdesk", "messages": ["\xff"]}', None),
+    (b'{"model": "helpdesk", "messages": [{}], "x": ' + b"9" * 5000 + b"}", None),
+    (b'{"model": "helpdesk", "messages": [' + b"[" * 5000 + b"]" * 5000 + b"]}", None),
 ]
 
 

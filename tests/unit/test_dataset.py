@@ -37,11 +37,13 @@ def calls(n: int, **changes: Any) -> list[Invocation]:
 
 
 def build(store: Store, folder: Path, held_out: float | Path = 0.3) -> Built:
-    return building.build(store, "helpdesk", held_out=held_out, upto=NOW, folder=folder)
+    return building.build(
+        store, "helpdesk", tenant="default", held_out=held_out, upto=NOW, folder=folder
+    )
 
 
 def test_demonstrated_calls_become_samples_with_a_reference(store: Store, tmp_path: Path) -> None:
-    asked = calls(40)
+    asked = calls(100)
     logged(store, asked, [demonstration(call.id, order="7") for call in asked])
 
     built = build(store, tmp_path)
@@ -52,16 +54,16 @@ def test_demonstrated_calls_become_samples_with_a_reference(store: Store, tmp_pa
         sample.reference_answer == {"name": "refund", "arguments": {"order": "7"}}
         for sample in samples
     )
-    assert built.train + built.held_out == 40
+    assert built.train + built.held_out == 100
 
 
 def test_the_same_log_gives_the_same_file_and_a_prompt_keeps_its_split(
     store: Store, tmp_path: Path
 ) -> None:
-    asked = calls(60)
+    asked = calls(120)
     logged(store, asked, [demonstration(call.id) for call in asked])
     first, again = build(store, tmp_path), build(store, tmp_path)
-    more = calls(60)
+    more = calls(120)
     logged(store, more, [demonstration(call.id) for call in more])
 
     later = build(store, tmp_path)
@@ -74,7 +76,7 @@ def test_the_same_log_gives_the_same_file_and_a_prompt_keeps_its_split(
 
 def test_of_equal_prompts_the_newest_demonstration_stays(store: Store, tmp_path: Path) -> None:
     same = calls(2, request=body("the same question"))
-    others = calls(30)
+    others = calls(100)
     feedback = [demonstration(same[0].id, order="old"), demonstration(same[1].id, order="new")]
     logged(store, [*same, *others], feedback + [demonstration(call.id) for call in others])
 
@@ -90,7 +92,7 @@ def test_of_equal_prompts_the_newest_demonstration_stays(store: Store, tmp_path:
 
 
 def test_only_own_consenting_traffic_is_learnt_from(store: Store, tmp_path: Path) -> None:
-    good = calls(30)
+    good = calls(100)
     refused = calls(5, train_ok=False)
     foreign = calls(5, request_model="other")
     stranger = calls(5, tenant="stranger")  # feedback comes from another tenant
@@ -101,8 +103,8 @@ def test_only_own_consenting_traffic_is_learnt_from(store: Store, tmp_path: Path
 
     ids = {sample.id for sample in read(built.path, TRAIN) + read(built.path, HELD_OUT)}
     assert ids == {str(call.id) for call in good}
-    assert count_new(store, "helpdesk", None) == 30
-    assert count_new(store, "helpdesk", NOW) == 0
+    assert count_new(store, "helpdesk", "default", None) == 100
+    assert count_new(store, "helpdesk", "default", NOW) == 0
 
 
 def test_a_held_out_file_is_never_trained_on(store: Store, tmp_path: Path) -> None:
@@ -111,12 +113,15 @@ def test_a_held_out_file_is_never_trained_on(store: Store, tmp_path: Path) -> No
     leaking = json.loads(bytes(asked[0].request))["messages"]
     file = tmp_path / "heldout.jsonl"
     held = [{"messages": leaking, "reference_answer": 1}]
-    held.append({"messages": [{"role": "user", "content": "new"}], "reference_answer": 2})
+    held += [
+        {"messages": [{"role": "user", "content": f"new {n}"}], "reference_answer": n}
+        for n in range(24)
+    ]
     file.write_text("\n".join(map(json.dumps, held)))
 
     built = build(store, tmp_path, file)
 
-    assert (built.train, built.held_out, built.leaked) == (9, 2, 1)
+    assert (built.train, built.held_out, built.leaked) == (9, 25, 1)
     assert str(asked[0].id) not in {sample.id for sample in read(built.path, TRAIN)}
 
 
@@ -126,7 +131,7 @@ def test_an_empty_split_is_an_error_that_says_what_to_do(store: Store, tmp_path:
 
 
 def test_the_log_knows_which_invocations_a_snapshot_holds(store: Store, tmp_path: Path) -> None:
-    asked = calls(40)
+    asked = calls(100)
     logged(store, asked, [demonstration(call.id) for call in asked])
     built = build(store, tmp_path)
 
@@ -134,7 +139,7 @@ def test_the_log_knows_which_invocations_a_snapshot_holds(store: Store, tmp_path
 
     (dataset,) = store.rows("SELECT * FROM datasets")
     items = store.rows("SELECT invocation_id::VARCHAR AS id FROM dataset_items")
-    assert (dataset["sha256"], dataset["n_rows"]) == (built.path.stem, 40)
+    assert (dataset["sha256"], dataset["n_rows"]) == (built.path.stem, 100)
     assert {item["id"] for item in items} == {str(call.id) for call in asked}
 
 

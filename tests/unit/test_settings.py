@@ -48,11 +48,18 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ("every: 6h", "every: soon", "policies.0.when.every: must be a number with a unit"),
         ("every: 6h, new_samples: 200", "", "policies.0.when: give every, new_samples or both"),
         ("type: tool_call", "type: magic", "policies.0.reward: reward.type is 'magic'"),
-        ("reward:", "rewards:", "policies.0.rewards: no such setting; allowed are alias, reward"),
+        (
+            "reward:",
+            "rewards:",
+            "policies.0.rewards: no such setting; allowed are alias, tenant, reward",
+        ),
         ("- alias: helpdesk", "- alias: other", "a policy names alias 'other'"),
         ("models:", "gateway: {port: 99999}\nmodels:", "gateway.port"),
         ("models:", "gateway: {prot: 1}\nmodels:", "gateway.prot: no such setting; allowed"),
         ("models:", "- models:", "not YAML"),
+        ("models:", "serving: {port: 8000}\nmodels:", "must differ"),
+        ("reward:", "training: {lora: {r: 64}}\n    reward:", "raise max_lora_rank"),
+        ("models:", "models:\n  - {alias: b, base: other/Qwen3-4B}", "two bases are called"),
     ],
 )
 def test_a_mistake_is_one_line_that_says_where(

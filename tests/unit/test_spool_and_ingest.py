@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import itertools
 import os
 import time
@@ -6,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import RFC_4122, uuid4
 
+import msgspec
 import pytest
 
 from gateway.errors import BadQuery, SpoolError, StoreError, StoreLocked
@@ -244,3 +246,36 @@ def test_ids_are_version_7_and_sort_by_time() -> None:
     assert {one.variant for one in ids} == {RFC_4122}
     assert sum(a > b for a, b in itertools.pairwise(ids)) < 100  # some share a quarter microsecond
     assert abs(ids[0].int >> 80) - time.time() * 1000 < 1000
+
+
+def test_a_body_that_json_cannot_hold_does_not_stop_the_rest(store: Store, spool: Path) -> None:
+    writer = SpoolWriter(spool, "w0")
+    writer.append(invocation(request=msgspec.Raw(b'{"x": ' + b"9" * 5000 + b"}")))
+    writer.append(invocation())
+    writer.close()
+
+    ingester(store, spool).run_once()
+
+    assert count(store) == 1
+    assert list((spool / "quarantine").iterdir())
+
+
+def test_a_segment_is_locked_before_it_can_be_seen(
+    store: Store, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest = ingester(store, spool)
+    lock = fcntl.flock
+
+    def polled(fd: int, operation: int) -> None:
+        if operation == fcntl.LOCK_EX:
+            ingest.run_once()
+        lock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", polled)
+    writer = SpoolWriter(spool, "w0")
+    writer.append(invocation())
+    monkeypatch.undo()
+    writer.close()
+    ingest.run_once()
+
+    assert count(store) == 1
