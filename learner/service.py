@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 LEASE = "learner"
 LEASE_TTL = timedelta(seconds=30)
-ATTEMPTS = 3
-"""Learners that may die over one turn before it is given up."""
+ATTEMPTS = 5
+"""Learners that may work on one turn before it is given up; a restart counts as one."""
 
 
 class Service:

@@ -22,7 +22,7 @@ class Exam:
     async def sit(self, engine: Engine, model: str) -> Report:
         """One model's grades, greedy, a sample each."""
         answers = await answer(engine, model, self.samples, max_tokens=self.max_tokens)
-        return await grade_all(self.grader, self.samples, answers.messages)
+        return await grade_all(self.grader, self.samples, answers)
 
 
 def scores(report: Report) -> list[float | None]:

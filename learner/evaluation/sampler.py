@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Any, TypeVar
 
 from learner.dataset.sample import Message, Sample
@@ -21,19 +20,6 @@ class Failure:
     """The engine refused this sample (too long a prompt, say). Not an answer of the model."""
 
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """One message or failure per sample, in the samples' order."""
-
-    messages: tuple[Message | Failure, ...]
-    completion_tokens: int
-    seconds: float
-
-    @property
-    def tokens_per_s(self) -> float:
-        return self.completion_tokens / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,28 +57,22 @@ async def answer(  # noqa: PLR0913 - a request's options are keywords
     temperature: float = 0.0,
     max_tokens: int,
     concurrency: int = 32,
-) -> Answers:
-    """Ask ``model`` every sample, ``concurrency`` at a time.
+) -> tuple[Message | Failure, ...]:
+    """Ask ``model`` every sample, ``concurrency`` at a time; answers in the samples' order.
 
     A sample the engine refuses becomes a Failure. EngineUnavailable ends the whole call.
     """
-    started = perf_counter()
 
-    async def ask(sample: Sample) -> tuple[Message | Failure, int]:
+    async def ask(sample: Sample) -> Message | Failure:
         body = request(model, sample, temperature=temperature, max_tokens=max_tokens)
         try:
             completion = await engine.chat(body)
         except EngineRefused as refusal:
-            return Failure(refusal.message), 0
+            return Failure(refusal.message)
         message: Message = completion["choices"][0]["message"]
-        return message, completion["usage"]["completion_tokens"]
+        return message
 
-    outcomes = await in_parallel(ask, samples, concurrency)
-    return Answers(
-        messages=tuple(message for message, _ in outcomes),
-        completion_tokens=sum(tokens for _, tokens in outcomes),
-        seconds=perf_counter() - started,
-    )
+    return tuple(await in_parallel(ask, samples, concurrency))
 
 
 async def grade_all(

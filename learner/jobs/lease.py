@@ -26,7 +26,7 @@ leases = sa.Table(
 class Lease:
     """The right to act under ``name`` until ``expires_at``.
 
-    ``token`` grows with every change of holder: a write that carries an older one is from the past.
+    ``token`` grows with every change of holder, so that an old holder cannot release a new lease.
     """
 
     name: str

@@ -97,10 +97,6 @@ class SftJob(_Job):
     """Supervised training on the samples that have a demonstration."""
 
     stage: Literal["sft"] = "sft"
-    engine: EngineAddress | None = None
-    """Not used."""
-    reward: Mapping[str, Any] | None = None
-    """Not used."""
     hyperparameters: SftHyperparameters = SftHyperparameters()
 
 

@@ -41,7 +41,7 @@ async def test_answers_come_in_the_order_of_the_samples() -> None:
 
     async with FakeVllm("base", answer=adds) as vllm, Engine(vllm.url) as engine:
         answers = await answer(engine, "base", samples, max_tokens=16, concurrency=3)
-        report = await grade_all(ToolCall(), samples, answers.messages)
+        report = await grade_all(ToolCall(), samples, answers)
 
     assert report.part("exact") == pytest.approx(0.5)
     assert [grade.score == 1.0 for grade in report.graded] == [True, False] * 10
@@ -60,9 +60,9 @@ async def test_the_engine_gets_tools_and_limits() -> None:
 async def test_a_refused_sample_is_no_answer_of_the_model() -> None:
     async with FakeVllm("base", answer=adds) as vllm, Engine(vllm.url) as engine:
         answers = await answer(engine, "nobody", [sample(2)], max_tokens=16, concurrency=1)
-        report = await grade_all(ToolCall(), [sample(2)], answers.messages)
+        report = await grade_all(ToolCall(), [sample(2)], answers)
 
-    assert isinstance(answers.messages[0], Failure)
+    assert isinstance(answers[0], Failure)
     assert (report.reward, report.ungraded, report.unanswered) == (None, 0, 1)
 
 
@@ -71,7 +71,7 @@ async def test_what_the_grader_cannot_decide_is_counted_and_never_a_zero() -> No
 
     async with FakeVllm("base", answer=adds) as vllm, Engine(vllm.url) as engine:
         answers = await answer(engine, "base", samples, max_tokens=16, concurrency=2)
-    report = await grade_all(ToolCall(), samples, answers.messages)
+    report = await grade_all(ToolCall(), samples, answers)
 
     assert (report.reward, report.ungraded) == (1.0, 1)
 

@@ -31,7 +31,7 @@ def test_a_job_survives_being_written_and_read() -> None:
 
 
 def test_the_stage_says_which_job_it_is() -> None:
-    job = read_job('{"stage": "sft", "base": "b", "dataset": "d", "engine": null}')
+    job = read_job('{"stage": "sft", "base": "b", "dataset": "d"}')
 
     assert isinstance(job, SftJob)
     assert job.lora.r == 16
