@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -196,16 +198,19 @@ class Story:
         self._console.print(f"[dim]{elapsed:5.0f} s[/]  [bold]{text}[/]")
 
     def _farewell(self, url: str, key: str) -> None:
-        config = self._config_path
+        # As it was called, so that the lines can be pasted where there is no activated venv.
+        ratchet, config = sys.argv[0], f"--config {self._config_path}"
+        tell = partial(self._console.print, soft_wrap=True, markup=False)
         if self._options.keep:
-            self._console.print(f"\nIt keeps running, until Ctrl-C: base_url {url}, key {key}")
+            tell(f"\nIt keeps running, until Ctrl-C: base_url {url}, key {key}")
         else:
-            self._console.print(f"\nIt all stays in {config.parent}. To serve it again:")
-            self._console.print(f"  ratchet up --config {config}     # {url}, key {key}")
-        self._console.print("To look around:")
-        self._console.print(f"  ratchet log tail --config {config}")
-        self._console.print(f"  ratchet turns --config {config}")
-        self._console.print(f'  ratchet log sql --config {config} "{COUNTS}"', soft_wrap=True)
+            tell(f"\nIt all stays in {self._config_path.parent}. To serve it again:")
+            tell(f"  {ratchet} up {config}")
+            tell(f"  base_url {url}, key {key}")
+        tell("To look around:")
+        tell(f"  {ratchet} log tail {config}")
+        tell(f"  {ratchet} turns {config}")
+        tell(f'  {ratchet} log sql {config} "{COUNTS}"')
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Result], what: str) -> Result:
