@@ -63,16 +63,13 @@ class House:
         # It holds what clients said, and sockets that answer whoever reaches them.
         self.config.data.mkdir(parents=True, exist_ok=True)
         self.config.data.chmod(0o700)
-        await self._stack.__aenter__()
-        try:
-            self._stack.enter_context(_only_one(self.config.data / "run" / "up.lock"))
+        async with AsyncExitStack() as stack:
+            stack.enter_context(_only_one(self.config.data / "run" / "up.lock"))
             await asyncio.to_thread(self._prepare)
             for command in self._commands():
                 supervisor = Supervisor(command, grace_s=GRACE_S, notify=self._notify)
-                await self._stack.enter_async_context(supervisor)
-        except BaseException:
-            await self._stack.aclose()
-            raise
+                await stack.enter_async_context(supervisor)
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(

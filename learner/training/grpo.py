@@ -131,7 +131,6 @@ def step_metrics(logs: Mapping[str, Any], actor: Actor, seconds: float) -> Mappi
         "actor_pg_loss": logs.get("loss"),
         "actor_entropy": logs.get("entropy"),
         "actor_grad_norm": logs.get("grad_norm"),
-        "critic_advantages_mean": 0.0,
         "frac_reward_zero_std": logs.get("frac_reward_zero_std"),
         "learning_rate": logs.get("learning_rate"),
         **actor.metrics(),

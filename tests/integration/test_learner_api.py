@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from gateway.errors import BadQuery
 from gateway.log.spool import SpoolWriter
 from learner.api.client import LearnerClient, LearnerDown
 from tests.factories import demonstration, invocation
+from tests.integration.conftest import free_port
 
 CONFIG = """
 models: [{alias: helpdesk, base: Qwen/Qwen3-4B}]
@@ -122,17 +124,18 @@ def test_a_bad_configuration_is_one_line(folder: Path) -> None:
 
 
 def test_up_refuses_what_cannot_work_before_anything_starts(folder: Path) -> None:
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         (folder / "ratchet.yaml").write_text(CONFIG + f"gateway: {{port: {port}}}\n")
         busy = ratchet(folder, "up")
-    (folder / "ratchet.yaml").write_text("models: [{alias: a, base: ./nowhere}]\n")
+    (folder / "ratchet.yaml").write_text(
+        f"models: [{{alias: a, base: ./nowhere}}]\ngateway: {{port: {free_port()}}}\n"
+    )
     missing = ratchet(folder, "up")
 
     assert busy.returncode == missing.returncode == 1
     assert f"port {port}" in busy.stderr
     assert "gateway.port" in busy.stderr
     assert "there is no model at ./nowhere" in missing.stderr
+    assert not (folder / "data" / "logs").exists(), "a role was started"
