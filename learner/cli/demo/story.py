@@ -105,6 +105,7 @@ class Story:
         self._console = console
         self._clock = clock
         self._learner = LearnerClient(self._config.learner_socket)
+        self._evaluating = asyncio.Event()
 
     async def run(self) -> Figures:
         """Everything, from the first process to the table."""
@@ -155,8 +156,22 @@ class Story:
 
         The ended turn, and when the alias was seen to move, if it did.
         """
+        watch = asyncio.create_task(self._moved(clients))
+        try:
+            turn = await self._until_ended(flow)
+            seen = turn["state"] == "promoted" and self._evaluating.is_set()
+            return turn, await watch if seen else None
+        finally:
+            watch.cancel()
+
+    async def _moved(self, clients: Clients) -> float:
+        """When the alias was seen to move. Asks only from the evaluation on: it costs."""
+        await self._evaluating.wait()
+        return await clients.alias_moved()
+
+    async def _until_ended(self, flow: Flow) -> Mapping[str, Any]:
+        """The turn, once it ended, told as it goes."""
         seen = 0
-        watch: asyncio.Task[float] | None = None
         deadline = time.time() + TURN_TIMEOUT_S
         while time.time() < deadline:
             await asyncio.sleep(0.1)
@@ -172,13 +187,11 @@ class Story:
                 self._tell(event)
             if turns[0]["phase"] == "evaluate":
                 flow.workers, flow.pause_s = SWAP_WORKERS // 4, 0.1
-                watch = watch or asyncio.create_task(clients.alias_moved())
+                self._evaluating.set()
             if turns[0]["verdict"]:
                 flow.workers, flow.pause_s = SWAP_WORKERS, 0.0
-            if turns[0]["state"] == "promoted" and watch is not None:
-                return turns[0], await watch
             if turns[0]["state"] != "running":
-                return turns[0], None
+                return turns[0]
         raise DemoFailed(f"the turn did not end within {TURN_TIMEOUT_S:.0f} s")
 
     def _tell(self, event: Mapping[str, Any]) -> None:
