@@ -6,11 +6,16 @@ GatewayError                 carries the HTTP status and OpenAI's error fields
 ├── ModelNotFound       404  no alias of that name
 ├── TooLarge            413  the body is over the limit
 ├── Unavailable         503  no engine can answer for this model right now
-└── RecordFailed        503  the answer could not be logged, so it is not given
+├── RecordFailed        503  the answer could not be logged, so it is not given
+└── LogUnavailable      503  the process that owns the log does not answer
 SpoolError                   the spool could not take a record
 StoreError                   the log's DuckDB file could not be opened or read
 ├── StoreLocked              another process owns the file
+├── StoreBroken              DuckDB gave up on the file; reopening it may help
 └── BadQuery                 not a single SELECT, or one that DuckDB refuses
+CipherError                  encrypted data that the key does not open
+KeyUnavailable               the encryption key is not to be had, or is no key
+ImportFailed                 a file to import is not what it should be
 """
 
 
@@ -74,6 +79,14 @@ class RecordFailed(GatewayError):
     code = "log_unavailable"
 
 
+class LogUnavailable(GatewayError):
+    """The learner, which owns the log, does not answer; what was sent is safe in the spool."""
+
+    status = 503
+    type = "server_error"
+    code = "log_unavailable"
+
+
 class SpoolError(Exception):
     """The spool could not take a record: disk full, or its directory is gone."""
 
@@ -86,5 +99,21 @@ class StoreLocked(StoreError):
     """Another process owns the log's file."""
 
 
+class StoreBroken(StoreError):
+    """DuckDB gave up on the file: a full disk at a checkpoint, or damage. Reopen, re-ingest."""
+
+
 class BadQuery(StoreError):
     """Not a single SELECT, or one that DuckDB refuses."""
+
+
+class CipherError(ValueError):
+    """Encrypted data that the key does not open: damaged, or another key's."""
+
+
+class KeyUnavailable(Exception):
+    """The encryption key is not 32 bytes, or the command that prints it failed."""
+
+
+class ImportFailed(Exception):
+    """A file to import is not what it should be, or an export cannot be written."""

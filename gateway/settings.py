@@ -1,9 +1,27 @@
 """Everything an operator can change about one gateway worker."""
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from gateway.log.spool import Durability
+
+
+class Metric(BaseModel, frozen=True, extra="forbid"):
+    """One metric that feedback may name."""
+
+    type: Literal["boolean", "float"]
+    level: Literal["inference", "episode"] = "inference"
+    optimize: Literal["max", "min"] = "max"
+
+
+class Capture(BaseModel, frozen=True, extra="forbid"):
+    """What the log keeps of an answer beyond what clients see."""
+
+    token_ids: bool = False
+    logprobs: bool = False
 
 
 class GatewaySettings(BaseSettings):
@@ -27,6 +45,30 @@ class GatewaySettings(BaseSettings):
 
     worker: str = "w0"
     """Name of this worker, the first part of its segments' names."""
+
+    durability: Durability = Durability.INTERVAL
+    """What a power cut may take of the spool."""
+
+    spool_quota: NonNegativeInt = 10 << 30
+    """The spool takes this many bytes at most."""
+
+    spool_reserve: NonNegativeInt = 1 << 30
+    """Bytes of disk that the spool leaves free."""
+
+    best_effort: frozenset[str] = frozenset()
+    """Tasks answered even when the answer cannot be recorded."""
+
+    subject_key: Path = Path("data/subject.key")
+    """The key that end users' names are hashed with; made when it is missing."""
+
+    learner: Path = Path("data/run/learner.sock")
+    """Where the owner of the log answers."""
+
+    metrics: dict[str, Metric] = Field(default_factory=dict)
+    """The metrics that feedback may name; any name when there are none."""
+
+    capture: dict[str, Capture] = Field(default_factory=dict)
+    """What else the log keeps of an alias' answers."""
 
     poll_s: PositiveFloat = 0.02
     """How often to look for a change of state: how late an alias can flip."""

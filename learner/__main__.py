@@ -19,11 +19,11 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from gateway.errors import StoreError
 from gateway.log.ingest import Ingester
-from gateway.log.store import Store
 from learner.api.app import create_app
 from learner.cycle import Cycle, Places
 from learner.errors import ConfigError
 from learner.jobs import LeaseStore, TurnStore
+from learner.log import open_log
 from learner.policy import policies
 from learner.service import Service
 from learner.settings import RatchetConfig, load
@@ -53,7 +53,7 @@ async def serve(config: RatchetConfig) -> None:
     now = partial(datetime.now, UTC)
     database = open_database(config.database)
     turns = TurnStore(database)
-    with Store(config.log) as log:
+    with open_log(config) as log:
         ingester = Ingester(log, config.spool, now=now)
         stop_ingest = threading.Event()
         ingest = threading.Thread(target=ingester.run, args=(stop_ingest,), name="ingest")
@@ -76,7 +76,9 @@ async def serve(config: RatchetConfig) -> None:
         ticker = AsyncIOScheduler()
         ticker.add_job(service.tick, "interval", seconds=TICK_S, misfire_grace_time=None)
         ticker.start()
-        logger.info("the learner owns %s and runs %d policies", config.log, len(config.policies))
+        logger.info(
+            "the learner owns %s and runs %d policies", config.log_url, len(config.policies)
+        )
         try:
             await _answer(create_app(log, turns), config.learner_socket)
         finally:

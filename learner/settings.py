@@ -17,6 +17,9 @@ from pydantic import (
     model_validator,
 )
 
+from gateway.log.cost import Price
+from gateway.log.filter import Filter
+from gateway.settings import Capture, Metric
 from learner.errors import ConfigError
 from learner.launch.job import GrpoHyperparameters, Lora, SftHyperparameters
 from learner.rewards import from_config
@@ -34,6 +37,16 @@ def _duration(value: Any) -> Any:
     return value
 
 
+def _bytes(value: Any) -> Any:
+    """``1048576``, ``"512MB"``, ``"10GB"``, ``"1TB"``."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", value, re.IGNORECASE)
+        if found is None:
+            raise ValueError("must be a number of bytes, or one with a unit: 512MB, 10GB")
+        return int(float(found.group(1)) * 1024 ** " KMGT".index(found.group(2).upper() or " "))
+    return value
+
+
 def _reward(config: dict[str, Any]) -> dict[str, Any]:
     """The same, once it is known to make a grader."""
     try:
@@ -44,6 +57,7 @@ def _reward(config: dict[str, Any]) -> dict[str, Any]:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
 
 
 class _Section(BaseModel):
@@ -97,6 +111,8 @@ class ModelSection(_Section):
     """What clients put in ``model``."""
     base: str
     """Directory of the base model, or its name on a hub."""
+    price: Price | None = None
+    """What its tokens cost; the log's ``cost`` is NULL without."""
 
 
 class WhenSection(_Section):
@@ -125,6 +141,42 @@ class GateSection(_Section):
     """Held-out samples compared at most."""
 
 
+class RetentionSection(_Section):
+    """How long the log keeps what; for ever where left out."""
+
+    bodies: Duration | None = None
+    """After this, requests and responses go; the rest of the row stays."""
+    rows: Duration | None = None
+    """After this, the whole row goes, and its feedback."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "RetentionSection":
+        if self.bodies and self.rows and self.bodies > self.rows:
+            raise ValueError("bodies cannot be kept longer than rows")
+        return self
+
+
+class LogSection(_Section):
+    """Where the log is, and how hard it holds on to what it is told."""
+
+    url: str = "log.duckdb"
+    """A file, relative to ``data``; or ``ducklake:sqlite:FILE``, ``ducklake:postgres:DSN``."""
+    data_path: str | None = None
+    """Where a DuckLake keeps its Parquet; ``lake/`` in ``data`` where left out."""
+    durability: Literal["none", "interval", "group"] = "interval"
+    """What a power cut may take: what the system had not written yet (none), the last 100 ms
+    (interval), nothing (group: every answer waits for the disk). A killed process loses nothing
+    in any of them."""
+    best_effort: tuple[str, ...] = ()
+    """Tasks (or aliases) answered even when the answer cannot be recorded; the log then says how
+    many it lacks. All others are refused with 503."""
+    spool_quota: Bytes = 10 << 30
+    """The spool takes this much disk at most."""
+    reserve: Bytes = 1 << 30
+    """Disk space that spool and log leave free."""
+    retention: RetentionSection = RetentionSection()
+
+
 class TrainingSection(_Section):
     """Hyperparameters; ``auto`` where left out."""
 
@@ -141,6 +193,10 @@ class PolicySection(_Section):
     """The alias whose traffic is learnt from and which moves."""
     tenant: str = "default"
     """Whose keys' traffic is learnt from; nobody else's is."""
+    where: Filter = Filter()
+    """Which of the alias' calls are learnt from, in the log's filter language."""
+    capture: Capture = Capture()
+    """What else the log keeps of the alias' answers."""
     reward: Annotated[dict[str, Any], AfterValidator(_reward)]
     """What a good answer is."""
     when: WhenSection
@@ -164,6 +220,11 @@ class RatchetConfig(_Section):
     workbench: WorkbenchSection = WorkbenchSection()
     models: Annotated[tuple[ModelSection, ...], Field(min_length=1)]
     policies: tuple[PolicySection, ...] = ()
+    log: LogSection = LogSection()
+    metrics: dict[Annotated[str, Field(pattern=r"^\S{1,128}$")], Metric] = Field(
+        default_factory=dict
+    )
+    """The metrics that feedback may name; any name when there are none."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "RatchetConfig":
@@ -203,8 +264,23 @@ class RatchetConfig(_Section):
         return self.data / "spool"
 
     @property
-    def log(self) -> Path:
-        return self.data / "log.duckdb"
+    def log_url(self) -> str:
+        """Where the log is: an absolute path, or a DuckLake's URL."""
+        if self.log.url.startswith("ducklake:postgres:"):
+            return self.log.url
+        scheme = "ducklake:sqlite:" if self.log.url.startswith("ducklake:sqlite:") else ""
+        return scheme + str(self.data / self.log.url.removeprefix(scheme))
+
+    @property
+    def lake(self) -> str:
+        """Where a DuckLake keeps its Parquet files."""
+        given = self.log.data_path or "lake"
+        return given if "://" in given else str(self.data / given)
+
+    @property
+    def subject_key(self) -> Path:
+        """The key that end users' names are hashed with."""
+        return self.data / "subject.key"
 
     @property
     def learner_socket(self) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.errors import StoreError
 from gateway.log import rows
-from gateway.log.record import Invocation, decode
+from gateway.log.record import Feedback, Invocation, decode
 from gateway.log.spool import SUFFIX, sealed
 from gateway.log.store import Offset, Store
 
@@ -110,7 +110,7 @@ class Ingester:
             record = decode(line)
             if isinstance(record, Invocation):
                 batch.invocations.append(rows.invocation_row(record, self._now()))
-            else:
+            elif isinstance(record, Feedback):
                 batch.feedback.append(rows.feedback_row(record, self._now()))
         except (ValueError, RecursionError) as error:
             # DecodeError, UnicodeDecodeError, and what json.loads says of absurd numbers.

@@ -8,7 +8,12 @@ from uuid import UUID
 
 import msgspec
 
+from gateway.log.cipher import Cipher, is_sealed, open_line
+
 SCHEMA_VERSION = 1
+
+GATEWAY = "gateway"
+"""The origin of what was served here; every other origin names an import."""
 
 
 def new_id() -> UUID:
@@ -29,6 +34,8 @@ class Invocation(
 
     ``request`` is the client's body, verbatim. The answer is either ``response`` (a JSON body)
     or ``sse`` (the streamed bytes as text), which the ingester assembles off the hot path.
+    The last group of fields is what the ingester reads out of the answer; a record that brings
+    them along (an import) is believed.
     """
 
     id: UUID
@@ -39,7 +46,11 @@ class Invocation(
     request_model: str
     operation_name: str = "chat"
     provider_name: str = "vllm"
+    origin: str = GATEWAY
+    parent_id: UUID | None = None
     conversation_id: str | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
     engine: str | None = None
     adapter: str | None = None
     arm: str | None = None
@@ -49,11 +60,22 @@ class Invocation(
     error_type: str | None = None
     time_to_first_chunk: float | None = None
     duration: float | None = None
+    subject_id: str | None = None
     train_ok: bool = True
+    stored: bool = False
     tags: dict[str, str] | None = None
     request: msgspec.Raw = msgspec.Raw(b"null")
     response: msgspec.Raw = msgspec.Raw(b"null")
     sse: str | None = None
+    response_model: str | None = None
+    response_id: str | None = None
+    finish_reasons: list[str] | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    reasoning_output_tokens: int | None = None
+    cost: float | None = None
+    prompt_hash: str | None = None
     v: int = SCHEMA_VERSION
 
 
@@ -68,34 +90,97 @@ class Feedback(
     target: str
     target_id: UUID
     name: str
+    origin: str = GATEWAY
     score_value: float | None = None
     score_label: str | None = None
     explanation: str | None = None
     value: Any = None
     source: str = "human"
+    evaluator: str | None = None
+    error_type: str | None = None
     tags: dict[str, str] | None = None
     v: int = SCHEMA_VERSION
 
 
-Record = Invocation | Feedback
+class Edit(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="k", tag="edit"
+):
+    """New metadata for a stored completion; the newest edit of an invocation counts."""
+
+    id: UUID
+    ts: datetime
+    tenant: str
+    invocation_id: UUID
+    tags: dict[str, str]
+    v: int = SCHEMA_VERSION
+
+
+class Erasure(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="k", tag="erasure"
+):
+    """What a tenant wants forgotten: a subject's rows, or one invocation.
+
+    With ``scope`` ``rows`` the rows go; with ``bodies`` they stay for the bill, emptied of
+    request and response. Rows of a subject that began after ``ts`` are not concerned.
+    """
+
+    id: UUID
+    ts: datetime
+    tenant: str
+    scope: str = "rows"
+    subject_id: str | None = None
+    invocation_id: UUID | None = None
+    reason: str | None = None
+    v: int = SCHEMA_VERSION
+
+
+class Incident(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="k", tag="incident"
+):
+    """What the log knows it lacks, or had to mend: it names its own gaps.
+
+    ``kind`` is ``dropped`` (``n`` answers given without a record, by a best-effort task),
+    ``quarantined`` (``n`` lines at ``at_byte`` of ``segment`` that cannot be read) or
+    ``healed`` (the file was damaged; ``detail`` says what was put aside).
+    """
+
+    id: UUID
+    ts: datetime
+    kind: str
+    n: int
+    segment: str | None = None
+    at_byte: int | None = None
+    detail: str | None = None
+    v: int = SCHEMA_VERSION
+
+
+Record = Invocation | Feedback | Edit | Erasure | Incident
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
 
 
-def encode(record: Record) -> bytes:
-    """One line, newline included.
+def encode(record: Record, cipher: Cipher | None = None) -> bytes:
+    """One line, newline included; sealed when there is a ``cipher``.
 
     Line breaks inside a verbatim body can only be JSON white space (in strings they are
     escaped), so they become spaces without changing its meaning.
     """
     line = _encoder.encode(record)
+    if cipher is not None:
+        return cipher.seal_line(line) + b"\n"
     if b"\n" in line or b"\r" in line:
         line = line.replace(b"\n", b" ").replace(b"\r", b" ")
     return line + b"\n"
 
 
-def decode(line: bytes) -> Record:
-    """The record of one line. Raises msgspec.DecodeError for a damaged one."""
+def decode(line: bytes, cipher: Cipher | None = None) -> Record:
+    """The record of one line, sealed or plain.
+
+    Raises msgspec.DecodeError (a ValueError) for a damaged one, CipherError (another) for one
+    that ``cipher`` does not open.
+    """
+    if is_sealed(line):
+        line = open_line(line, cipher)
     record: Record = _decoder.decode(line)
     return record

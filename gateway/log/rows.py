@@ -28,6 +28,7 @@ INVOCATIONS = pa.schema(
         ("span_id", pa.string()),
         ("operation_name", pa.string()),
         ("provider_name", pa.string()),
+        ("origin", pa.string()),
         ("request_model", pa.string()),
         ("response_model", pa.string()),
         ("response_id", pa.string()),
@@ -48,6 +49,7 @@ INVOCATIONS = pa.schema(
         ("cost", pa.float64()),
         ("subject_id", pa.string()),
         ("train_ok", pa.bool_()),
+        ("stored", pa.bool_()),
         ("prompt_hash", pa.string()),
         ("tags", _TAGS),
         ("schema_version", pa.int16()),
@@ -65,6 +67,7 @@ FEEDBACK = pa.schema(
         ("target", pa.string()),
         ("target_id", pa.string()),
         ("name", pa.string()),
+        ("origin", pa.string()),
         ("score_value", pa.float64()),
         ("score_label", pa.string()),
         ("explanation", pa.string()),
@@ -72,7 +75,6 @@ FEEDBACK = pa.schema(
         ("source", pa.string()),
         ("evaluator", pa.string()),
         ("error_type", pa.string()),
-        ("subject_id", pa.string()),
         ("tags", _TAGS),
     ]
 )

@@ -7,10 +7,20 @@ holds a lock on it for as long as it lives. A ``write()`` that returned survives
 import fcntl
 import os
 import threading
+from enum import StrEnum
 from pathlib import Path
 
 from gateway.errors import SpoolError
 from gateway.log.record import Record, encode, new_id
+
+
+class Durability(StrEnum):
+    """What a power cut may take. A killed process loses nothing in any of them."""
+
+    NONE = "none"  # whatever the system had not written yet, some 30 s
+    INTERVAL = "interval"  # the last 100 ms
+    GROUP = "group"  # nothing: a record waits for the disk, together with its neighbours
+
 
 SEGMENT_BYTES = 8 << 20
 SUFFIX = ".jsonl"

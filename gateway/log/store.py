@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from gateway.errors import BadQuery, StoreError, StoreLocked
+from gateway.log.cipher import Keyring
 
 MEMORY_LIMIT = "512MB"
 
@@ -32,8 +33,10 @@ class Store:
     Raises StoreLocked when another process has the file, StoreError for anything else.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(
+        self, url: str | Path, *, lake: str | Path | None = None, keys: Keyring | None = None
+    ) -> None:
+        self.path = path = Path(url)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._connection = _open(path)

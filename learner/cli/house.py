@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import json
 import logging
 import os
 import socket
@@ -16,6 +17,8 @@ from typing import Self
 import aiohttp
 
 from gateway.keys import KeyStore
+from gateway.log.spool import Durability
+from gateway.settings import GatewaySettings
 from learner.errors import ConfigError
 from learner.policy import engine_spec, policies, served_base
 from learner.settings import RatchetConfig
@@ -130,13 +133,7 @@ class House:
             self._command(
                 f"gateway-{index}",
                 ("-m", "gateway"),
-                {
-                    "GATEWAY_HOST": config.gateway.host,
-                    "GATEWAY_PORT": str(config.gateway.port),
-                    "GATEWAY_DATABASE": config.database,
-                    "GATEWAY_SPOOL": str(config.spool),
-                    "GATEWAY_WORKER": f"w{index}",
-                },
+                {**_gateway_environment(config), "GATEWAY_WORKER": f"w{index}"},
             )
             for index in range(config.gateway.workers)
         ]
@@ -174,6 +171,29 @@ class House:
             log=data / "logs" / f"{name}.log",
             pid_file=data / "run" / f"{name}.pid",
         )
+
+
+def _gateway_environment(config: RatchetConfig) -> dict[str, str]:
+    """What ratchet.yaml means for a gateway worker."""
+    settings = GatewaySettings(
+        host=config.gateway.host,
+        port=config.gateway.port,
+        database=config.database,
+        spool=config.spool,
+        durability=Durability(config.log.durability),
+        spool_quota=config.log.spool_quota,
+        spool_reserve=config.log.reserve,
+        best_effort=frozenset(config.log.best_effort),
+        subject_key=config.subject_key,
+        learner=config.learner_socket,
+        metrics=config.metrics,
+        capture={policy.alias: policy.capture for policy in config.policies},
+    )
+    given: dict[str, object] = settings.model_dump(mode="json", include=settings.model_fields_set)
+    return {
+        f"GATEWAY_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+        for name, value in given.items()
+    }
 
 
 class _only_one:  # noqa: N801 - used as a function

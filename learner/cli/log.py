@@ -10,8 +10,8 @@ import pyarrow as pa
 from pyarrow import csv
 
 from gateway.errors import BadQuery
-from gateway.log.store import Store
 from learner.api.client import LearnerClient, LearnerDown
+from learner.log import open_log
 from learner.settings import RatchetConfig
 
 TAIL = """
@@ -28,7 +28,7 @@ def select(config: RatchetConfig, sql: str) -> pa.Table:
     try:
         return LearnerClient(config.learner_socket).select(sql)
     except LearnerDown:
-        with Store(config.log) as store:
+        with open_log(config) as store:
             return store.select(sql)
 
 

@@ -51,7 +51,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         (
             "reward:",
             "rewards:",
-            "policies.0.rewards: no such setting; allowed are alias, tenant, reward",
+            "policies.0.rewards: no such setting; allowed are alias, tenant, where",
         ),
         ("- alias: helpdesk", "- alias: other", "a policy names alias 'other'"),
         ("models:", "gateway: {port: 99999}\nmodels:", "gateway.port"),
