@@ -2,6 +2,7 @@
 
 import os
 import time
+import zlib
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -156,12 +157,16 @@ class Incident(
 
 Record = Invocation | Feedback | Edit | Erasure | Incident
 
+_SUM = b',"crc":"%08x"}'
+"""Ends every plain line: a damaged one can still be JSON. A sealed line has its cipher's tag."""
+_SUM_BYTES = len(_SUM % 0)
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
 
 
 def encode(record: Record, cipher: Cipher | None = None) -> bytes:
-    """One line, newline included; sealed when there is a ``cipher``.
+    """One line, newline included; sealed when there is a ``cipher``, else with a checksum.
 
     Line breaks inside a verbatim body can only be JSON white space (in strings they are
     escaped), so they become spaces without changing its meaning.
@@ -171,7 +176,7 @@ def encode(record: Record, cipher: Cipher | None = None) -> bytes:
         return cipher.seal_line(line) + b"\n"
     if b"\n" in line or b"\r" in line:
         line = line.replace(b"\n", b" ").replace(b"\r", b" ")
-    return line + b"\n"
+    return line[:-1] + _SUM % zlib.crc32(line) + b"\n"
 
 
 def decode(line: bytes, cipher: Cipher | None = None) -> Record:
@@ -180,7 +185,14 @@ def decode(line: bytes, cipher: Cipher | None = None) -> Record:
     Raises msgspec.DecodeError (a ValueError) for a damaged one, CipherError (another) for one
     that ``cipher`` does not open.
     """
-    if is_sealed(line):
-        line = open_line(line, cipher)
-    record: Record = _decoder.decode(line)
+    plain = open_line(line, cipher) if is_sealed(line) else _checked(line)
+    record: Record = _decoder.decode(plain)
     return record
+
+
+def _checked(line: bytes) -> bytes:
+    """The record's JSON as it was before its checksum was added."""
+    plain = line[:-_SUM_BYTES] + b"}"
+    if line[-_SUM_BYTES:] != _SUM % zlib.crc32(plain):
+        raise msgspec.DecodeError("its checksum does not match: the line was damaged")
+    return plain
