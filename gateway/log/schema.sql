@@ -81,6 +81,7 @@ CREATE TABLE IF NOT EXISTS erasures(
 CREATE TABLE IF NOT EXISTS erased(                   -- which invocations an erasure took: lineage, and late feedback
   erasure_id UUID NOT NULL,
   invocation_id UUID NOT NULL,
+  episode_id UUID NOT NULL,
   ts TIMESTAMP NOT NULL);
 
 CREATE TABLE IF NOT EXISTS erasure_steps(            -- what has been done for an erasure
