@@ -1,6 +1,5 @@
 """Records of the spool become rows of the log: the border between the two vocabularies."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -8,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from gateway.log.answer import prompt_hash, told
 from gateway.log.assemble import completion
 from gateway.log.record import Feedback, Invocation
 
@@ -85,22 +85,13 @@ def invocation_row(record: Invocation, ingested_at: datetime) -> dict[str, Any]:
     request = json.loads(bytes(record.request))
     response = completion(record.sse) if record.sse else json.loads(bytes(record.response))
     answer = response if isinstance(response, dict) else {}
-    usage = answer.get("usage") or {}
     row = _shared(record, ingested_at)
     if "error" in answer and not record.error_type:
         # vLLM tells of its failure inside the stream and then ends it as if all were well.
         row["error_type"] = "engine_error"
+    row |= told(answer)
     return row | {
         "episode_id": str(record.episode_id),
-        "response_model": answer.get("model"),
-        "response_id": answer.get("id"),
-        "finish_reasons": [
-            choice.get("finish_reason") or "" for choice in answer.get("choices") or ()
-        ],
-        "input_tokens": usage.get("prompt_tokens"),
-        "output_tokens": usage.get("completion_tokens"),
-        "cache_read_input_tokens": _detail(usage, "prompt_tokens_details", "cached_tokens"),
-        "reasoning_output_tokens": _detail(usage, "completion_tokens_details", "reasoning_tokens"),
         "prompt_hash": prompt_hash(request),
         "schema_version": record.v,
         "request": bytes(record.request).decode(),
@@ -116,15 +107,6 @@ def feedback_row(record: Feedback, ingested_at: datetime) -> dict[str, Any]:
     return row
 
 
-def prompt_hash(request: Any) -> str | None:
-    """Equal messages and tools, equal hash, whatever the sampling settings."""
-    if not isinstance(request, Mapping):
-        return None
-    prompt = {"messages": request.get("messages"), "tools": request.get("tools") or []}
-    text = json.dumps(prompt, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
 def table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """An Arrow table of ``rows``; columns they lack are NULL."""
     return pa.Table.from_pylist(list(rows), schema=schema)
@@ -137,11 +119,6 @@ def _shared(record: Invocation | Feedback, ingested_at: datetime) -> dict[str, A
     row["ingest_ts"] = ingested_at.replace(tzinfo=None)
     row["tags"] = list(record.tags.items()) if record.tags else None
     return row
-
-
-def _detail(usage: Mapping[str, Any], group: str, name: str) -> int | None:
-    value: int | None = (usage.get(group) or {}).get(name)
-    return value
 
 
 _BODIES = frozenset({"request", "response", "sse", "v"})
