@@ -12,8 +12,8 @@ from uuid import UUID
 
 import pyarrow as pa
 
-from gateway.log.record import new_id
 from gateway.log.answer import prompt_hash
+from gateway.log.record import new_id
 from gateway.log.store import Store
 from learner.dataset.formats import read_rft, reference_of
 from learner.dataset.sample import Sample
