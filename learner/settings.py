@@ -313,22 +313,22 @@ def load(path: Path) -> RatchetConfig:
     return _anchored(config, path.resolve().parent)
 
 
-def explain(error: ValidationError) -> str:
-    """The first problem in one line: where, what, and what is allowed."""
+def explain(error: ValidationError, of: type[BaseModel] = RatchetConfig) -> str:
+    """The first problem in one line: where, what, and what is allowed in an ``of``."""
     # A misspelt setting is also a missing one: the misspelling is what helps.
     problem = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     # Union members and validators put their own names into the location; users have none.
     where = ".".join(str(part) for part in problem["loc"] if not str(part).endswith("]"))
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        allowed = _allowed(problem["loc"][:-1])
+        allowed = _allowed(of, problem["loc"][:-1])
         message = "no such setting" + (f"; allowed are {', '.join(allowed)}" if allowed else "")
     return f"{where or 'file'}: {message}"
 
 
-def _allowed(location: tuple[int | str, ...]) -> tuple[str, ...]:
+def _allowed(of: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, ...]:
     """The settings a section takes, found by walking the schema to it."""
-    schema: dict[str, Any] = RatchetConfig.model_json_schema()
+    schema: dict[str, Any] = of.model_json_schema()
     node = schema
     for part in location:
         node = _resolved(node, schema)
