@@ -77,6 +77,7 @@ class Cycle:
             self._log,
             policy.alias,
             tenant=policy.section.tenant,
+            where=policy.section.where,
             held_out=policy.section.held_out,
             upto=upto,
             folder=self._places.datasets,

@@ -117,7 +117,9 @@ class Service:
                 self._log,
                 alias,
                 policy.section.tenant,
-                learnt.watermark if learnt else None,
+                policy.section.where,
+                after=learnt.watermark if learnt else None,
+                now=now,
             )
             trigger = due(policy.section.when, last, new, now)
             if trigger is None:

@@ -13,6 +13,7 @@ from uuid import UUID
 import pyarrow as pa
 
 from gateway.log.answer import prompt_hash
+from gateway.log.filter import Filter
 from gateway.log.record import new_id
 from gateway.log.store import Store
 from learner.dataset.formats import read_rft, reference_of
@@ -27,12 +28,13 @@ TRAIN = "train"
 HELD_OUT = "held_out"
 
 # A row counts from when both it and its feedback were in the log: either may come first.
+# One whose bodies retention or erasure has taken has nothing left to learn from.
 _DEMONSTRATED = """
 SELECT i.id::VARCHAR AS id, i.request, i.prompt_hash, f.value AS demonstration
 FROM feedback f JOIN invocations i ON f.target_id = i.id AND f.tenant = i.tenant
 WHERE f.name = 'demonstration' AND f.target = 'invocation'
-  AND i.request_model = ? AND i.tenant = ? AND i.train_ok
-  AND greatest(f.ingest_ts, i.ingest_ts) <= ?
+  AND i.request_model = ? AND i.tenant = ? AND i.train_ok AND i.request IS NOT NULL
+  AND greatest(f.ingest_ts, i.ingest_ts) <= ? AND {where}
 QUALIFY row_number() OVER (PARTITION BY i.id ORDER BY f.id DESC) = 1
 ORDER BY f.id
 """
@@ -41,8 +43,8 @@ _NEW = """
 SELECT count(DISTINCT f.target_id) AS n
 FROM feedback f JOIN invocations i ON f.target_id = i.id AND f.tenant = i.tenant
 WHERE f.name = 'demonstration' AND f.target = 'invocation'
-  AND i.request_model = ? AND i.tenant = ? AND i.train_ok
-  AND greatest(f.ingest_ts, i.ingest_ts) > ?
+  AND i.request_model = ? AND i.tenant = ? AND i.train_ok AND i.request IS NOT NULL
+  AND greatest(f.ingest_ts, i.ingest_ts) > ? AND {where}
 """
 
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -68,10 +70,14 @@ class Built:
         )
 
 
-def count_new(store: Store, alias: str, tenant: str, after: datetime | None) -> int:
+def count_new(  # noqa: PLR0913 - what is counted
+    store: Store, alias: str, tenant: str, where: Filter, *, after: datetime | None, now: datetime
+) -> int:
     """Invocations of ``alias`` whose demonstration entered the log after ``after``."""
     since = (after or _BEGINNING).replace(tzinfo=None)
-    count: int = store.rows(_NEW, [alias, tenant, since])[0]["n"]
+    meant = where.sql(now)
+    sql = _NEW.format(where=meant.text)
+    count: int = store.rows(sql, [alias, tenant, since, *meant.parameters])[0]["n"]
     return count
 
 
@@ -80,6 +86,7 @@ def build(  # noqa: PLR0913 - what a dataset is made of
     alias: str,
     *,
     tenant: str,
+    where: Filter,
     held_out: float | Path,
     upto: datetime,
     folder: Path,
@@ -88,7 +95,9 @@ def build(  # noqa: PLR0913 - what a dataset is made of
 
     Raises DatasetError when one of the splits would be empty.
     """
-    rows = store.rows(_DEMONSTRATED, [alias, tenant, upto.replace(tzinfo=None)])
+    meant = where.sql(upto)
+    sql = _DEMONSTRATED.format(where=meant.text)
+    rows = store.rows(sql, [alias, tenant, upto.replace(tzinfo=None), *meant.parameters])
     # Rows come oldest first, so of equal prompts the newest demonstration stays.
     by_prompt = {row["prompt_hash"]: row for row in rows}
     duplicates = len(rows) - len(by_prompt)

@@ -1,11 +1,14 @@
 import json
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from gateway.log import rows
+from gateway.log.filter import Filter
 from gateway.log.record import Feedback, Invocation
 from gateway.log.store import Store
 from learner.dataset import build as building
@@ -14,6 +17,8 @@ from learner.dataset.formats import read_rft, reference_of
 from learner.dataset.snapshot import read
 from learner.errors import DatasetError
 from tests.factories import NOW, body, demonstration, invocation
+
+ALL = Filter()
 
 
 @pytest.fixture
@@ -36,10 +41,20 @@ def calls(n: int, **changes: Any) -> list[Invocation]:
     return [invocation(**changes) for _ in range(n)]
 
 
-def build(store: Store, folder: Path, held_out: float | Path = 0.3) -> Built:
+def build(store: Store, folder: Path, held_out: float | Path = 0.3, where: Filter = ALL) -> Built:
     return building.build(
-        store, "helpdesk", tenant="default", held_out=held_out, upto=NOW, folder=folder
+        store,
+        "helpdesk",
+        tenant="default",
+        where=where,
+        held_out=held_out,
+        upto=NOW,
+        folder=folder,
     )
+
+
+def new(store: Store, after: datetime | None = None, where: Filter = ALL) -> int:
+    return count_new(store, "helpdesk", "default", where, after=after, now=NOW)
 
 
 def test_demonstrated_calls_become_samples_with_a_reference(store: Store, tmp_path: Path) -> None:
@@ -103,8 +118,43 @@ def test_only_own_consenting_traffic_is_learnt_from(store: Store, tmp_path: Path
 
     ids = {sample.id for sample in read(built.path, TRAIN) + read(built.path, HELD_OUT)}
     assert ids == {str(call.id) for call in good}
-    assert count_new(store, "helpdesk", "default", None) == 100
-    assert count_new(store, "helpdesk", "default", NOW) == 0
+    assert new(store) == 100
+    assert new(store, after=NOW) == 0
+
+
+def test_a_policys_filter_holds_for_the_dataset_and_for_what_counts_as_new(
+    store: Store, tmp_path: Path
+) -> None:
+    refunds = calls(100, tags={"task": "refund"})
+    others = [*calls(30, tags={"task": "returns"}), *calls(30)]
+    asked = [*refunds, *others]
+    logged(store, asked, [demonstration(call.id) for call in asked])
+    where = Filter.model_validate({"metadata": {"task": "refund"}, "time": {"after": "1h"}})
+
+    built = build(store, tmp_path, where=where)
+
+    ids = {sample.id for sample in read(built.path, TRAIN) + read(built.path, HELD_OUT)}
+    assert ids == {str(call.id) for call in refunds}
+    assert new(store, where=where) == 100
+    assert new(store) == 160
+
+
+def test_a_call_whose_bodies_are_gone_is_not_learnt_from(store: Store, tmp_path: Path) -> None:
+    whole = calls(100)
+    stripped = [
+        dict(rows.invocation_row(call, NOW), request=None, response=None) for call in calls(9)
+    ]
+    logged(store, whole, [demonstration(call.id) for call in whole])
+    said = [rows.feedback_row(demonstration(UUID(row["id"])), NOW) for row in stripped]
+    tables = {
+        "invocations": rows.table(stripped, rows.INVOCATIONS),
+        "feedback": rows.table(said, rows.FEEDBACK),
+    }
+    store.append(tables, [], NOW.replace(tzinfo=None))
+
+    built = build(store, tmp_path)
+
+    assert built.train + built.held_out == new(store) == 100
 
 
 def test_a_held_out_file_is_never_trained_on(store: Store, tmp_path: Path) -> None:
