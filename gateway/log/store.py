@@ -1,10 +1,11 @@
-"""The DuckDB file of the log: one owner, many readers through it."""
+"""The log: one owner, many readers through it. Where it lies is its URL's business."""
 
+import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from importlib import resources
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,10 +13,12 @@ from typing import Any, Self
 import duckdb
 import pyarrow as pa
 
-from gateway.errors import BadQuery, StoreError, StoreLocked
+from gateway.errors import BadQuery, StoreBroken, StoreError
 from gateway.log.cipher import Keyring
-
-MEMORY_LIMIT = "512MB"
+from gateway.log.engine import Engine
+from gateway.log.native import DuckFile
+from gateway.log.session import Session
+from gateway.log.statement import check
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +30,49 @@ class Offset:
     n_rows: int
 
 
-class Store:
-    """Owns the log's file. One thread appends; any thread may read.
+class Transaction:
+    """What one transaction does. Made by ``Store.transaction``, which commits it."""
 
-    Raises StoreLocked when another process has the file, StoreError for anything else.
+    def __init__(self, store: "Store", session: Session) -> None:
+        self._store = store
+        self._session = session
+
+    def insert(self, table: str, rows: pa.Table) -> None:
+        """Add rows; columns go by name, those missing are NULL."""
+        with self._store.work(self._session, f"cannot add to {table}") as cursor:
+            cursor.register("batch", rows)
+            cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM batch")  # noqa: S608
+            cursor.unregister("batch")
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """Run one statement of ours; its rows, a dict each."""
+        with self._store.work(self._session, "a statement failed") as cursor:
+            answer = cursor.execute(sql, list(parameters))
+            names = [column[0] for column in answer.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
+
+
+class Store:
+    """Owns the log. One transaction at a time; any thread may read.
+
+    ``url`` is a file, ``ducklake:sqlite:FILE`` or ``ducklake:postgres:DSN``; a DuckLake keeps
+    its Parquet in ``lake``. With ``keys`` everything on disk is encrypted.
+
+    Raises StoreLocked when another process has the file, StoreBroken when DuckDB gave up on it
+    (``reopen`` is the cure, and ``broken`` says that one is due), StoreError for anything else.
     """
 
     def __init__(
         self, url: str | Path, *, lake: str | Path | None = None, keys: Keyring | None = None
     ) -> None:
-        self.path = path = Path(url)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.Lock()
-        self._connection = _open(path)
+        self._engine: Engine = DuckFile(Path(url), keys)
+        self._writing = threading.Lock()
+        self._state = threading.RLock()
+        self._sessions: set[Session] = set()
+        self._healed: list[str] = []
+        self._broken = False
+        self._damage: str | None = None
+        self._connection: duckdb.DuckDBPyConnection | None = self._engine.open()
 
     def __enter__(self) -> Self:
         return self
@@ -52,21 +85,74 @@ class Store:
     ) -> None:
         self.close()
 
+    @property
+    def broken(self) -> bool:
+        """Whether DuckDB gave up, in whatever thread: nothing works before ``reopen``."""
+        return self._broken
+
+    def take_healed(self) -> tuple[str, ...]:
+        """What had to be put aside or could not be saved since this was last asked.
+
+        Rows may be missing then that were ingested before: what is kept of the spool has to be
+        ingested again, leaving out ids that are there.
+        """
+        with self._state:
+            healed, self._healed = tuple(self._healed), []
+        return healed
+
+    def free(self) -> int:
+        """Free bytes of the disk that the log fills."""
+        return shutil.disk_usage(self._engine.disk).free
+
     def close(self) -> None:
-        """Checkpoint and let go of the file."""
-        with self._lock:
-            self._connection.close()
+        """Checkpoint and let go of the log. Whoever still reads gets a StoreError."""
+        with self._state:
+            self._shut()
 
     def reopen(self) -> None:
-        """Start over from what is durable. The cure for DuckDB's FatalException."""
-        with self._lock:
-            self._connection.close()
-            self._connection = _open(self.path)
+        """Start over from what is durable; damage found before is healed on the way.
 
-    def offsets(self) -> dict[str, int]:
-        """How far each segment has been ingested, in bytes."""
-        rows = self.rows("SELECT segment, max(upto) AS upto FROM spool_segments GROUP BY segment")
-        return {row["segment"]: row["upto"] for row in rows}
+        The cure for StoreBroken. Running reads and transactions fail with StoreError.
+        """
+        with self._state:
+            self._shut()
+            self._connection = self._engine.open()
+            self._broken, self._damage = False, None
+
+    def checkpoint(self) -> None:
+        """Write everything committed into its final place. Waits for the running transaction."""
+        with self._writing, self._reading("cannot checkpoint") as cursor:
+            cursor.execute("CHECKPOINT log")
+
+    def compact(self) -> None:
+        """Remove physically what has been deleted. Writers wait; readers only for the swap.
+
+        Raises StoreError, and the log is as it was. What was put aside as damaged goes, too.
+        """
+        with self._writing:
+            with self._reading("cannot compact") as cursor:
+                self._engine.compact(cursor)
+            with self._state:
+                self._shut()
+                try:
+                    self._engine.swap()
+                finally:
+                    self._connection = self._engine.open()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """All that is done in it is in the log at its end, or nothing, when it raises."""
+        with self._writing, self._session() as session:
+            with self.work(session, "cannot begin") as cursor:
+                cursor.execute("BEGIN")
+            try:
+                yield Transaction(self, session)
+                with self.work(session, "cannot commit") as cursor:
+                    cursor.execute("COMMIT")
+            except BaseException:
+                with suppress(StoreError, duckdb.Error), session.cursor() as cursor:
+                    cursor.execute("ROLLBACK")
+                raise
 
     def append(
         self, tables: Mapping[str, pa.Table], offsets: Sequence[Offset], at: datetime
@@ -76,97 +162,108 @@ class Store:
             [{"segment": o.segment, "upto": o.upto, "n_rows": o.n_rows, "ts": at} for o in offsets],
             schema=_SEGMENTS,
         )
-        cursor = self._cursor()
-        try:
-            cursor.execute("BEGIN")
+        with self.transaction() as transaction:
             for name, rows in [*tables.items(), ("spool_segments", segments)]:
-                if not rows.num_rows:
-                    continue
-                cursor.register("batch", rows)
-                cursor.execute(f"INSERT INTO {name} BY NAME SELECT * FROM batch")  # noqa: S608
-                cursor.unregister("batch")
-            cursor.execute("COMMIT")
-        except duckdb.Error as error:
-            raise StoreError(f"cannot append to {self.path}: {error}") from error
-        finally:
-            cursor.close()
+                if rows.num_rows:
+                    transaction.insert(name, rows)
+
+    def offsets(self) -> dict[str, int]:
+        """How far each segment has been ingested, in bytes."""
+        rows = self.rows("SELECT segment, max(upto) AS upto FROM spool_segments GROUP BY segment")
+        return {row["segment"]: row["upto"] for row in rows}
 
     def select(self, sql: str) -> pa.Table:
         """The answer to one SELECT somebody typed. Raises BadQuery for anything else."""
-        try:
-            statements = duckdb.extract_statements(sql)
-        except duckdb.Error as error:
-            raise BadQuery(str(error)) from error
-        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-            raise BadQuery("only a single SELECT is answered")
+        with self._reading("", BadQuery) as cursor:
+            check(sql, cursor)
         return self.table(sql)
-
-    def table(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
-        """The answer to a query of ours as an Arrow table. It cannot change the log."""
-        cursor = self._cursor()
-        try:
-            cursor.execute("BEGIN TRANSACTION READ ONLY")
-            answer: pa.Table = cursor.execute(sql, list(parameters)).to_arrow_table()
-            cursor.execute("COMMIT")
-        except duckdb.Error as error:
-            raise BadQuery(str(error)) from error
-        finally:
-            cursor.close()
-        return answer
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """The answer to a query of ours, a dict a row."""
         answer: list[dict[str, Any]] = self.table(sql, parameters).to_pylist()
         return answer
 
-    def _cursor(self) -> duckdb.DuckDBPyConnection:
-        with self._lock:
-            try:
-                cursor = self._connection.cursor()
-                cursor.execute("USE log")
-            except duckdb.Error as error:
-                raise StoreError(f"{self.path} is closed: {error}") from error
-        return cursor
+    def table(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+        """The answer to a query of ours as an Arrow table. It cannot change the log."""
+        with self._reading("", BadQuery) as cursor:
+            cursor.execute("BEGIN TRANSACTION READ ONLY")
+            answer: pa.Table = cursor.execute(sql, list(parameters)).to_arrow_table()
+            return answer
 
+    def batches(
+        self, sql: str, parameters: Sequence[Any] = (), *, rows: int = 10_000
+    ) -> Iterator[pa.RecordBatch]:
+        """The answer to a query of ours, ``rows`` at a time, of one moment of the log.
 
-def _open(path: Path) -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(":memory:", config=_CONFIG)
-    # Whatever SQL a reader sends, it sees this file and no other.
-    allowed = ", ".join(f"'{_quoted(file)}'" for file in _files(path))
-    connection.execute(f"SET allowed_paths = [{allowed}]")
-    connection.execute("SET enable_external_access = false")
-    connection.execute("SET lock_configuration = true")
-    try:
-        connection.execute(f"ATTACH '{_quoted(path)}' AS log (STORAGE_VERSION 'v1.5.0')")
-        connection.execute("USE log")
-        connection.execute(resources.files("gateway.log").joinpath("schema.sql").read_text())
-    except duckdb.Error as error:
-        connection.close()
-        if "lock" in str(error):
-            raise StoreLocked(
-                f"{path} belongs to another process (is `ratchet up` running?): {error}"
-            ) from error
-        raise StoreError(f"cannot open {path}: {error}") from error
-    return connection
+        Memory stays constant, unless the query itself sorts or groups. Raises StoreError in
+        between when the log is reopened or compacted meanwhile.
+        """
+        with self._session() as session:
+            with self.work(session, "", BadQuery) as cursor:
+                cursor.execute("BEGIN TRANSACTION READ ONLY")
+                answer = cursor.execute(sql, list(parameters))
+                reader = session.reader = answer.to_arrow_reader(rows)
+            while True:
+                with self.work(session, "", BadQuery):
+                    batch = next(reader, None)
+                if batch is None:
+                    return
+                yield batch
 
+    @contextmanager
+    def work(
+        self, session: Session, what: str, refused: type[StoreError] = StoreError
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The session's cursor; DuckDB's errors as ours.
 
-def _files(path: Path) -> list[Path]:
-    """The file and those that DuckDB makes beside it, by the names in its source."""
-    beside = ("", ".wal", ".wal.checkpoint", ".wal.recovery")
-    return [path.with_name(path.name + suffix) for suffix in beside]
+        ``refused`` is raised where the statement is to blame.
+        """
+        try:
+            with session.cursor() as cursor:
+                yield cursor
+        except (duckdb.Error, pa.ArrowException) as error:
+            message = f"{what}: {error}" if what else str(error)
+            if self._gave_up(error):
+                self._broken = True
+                raise StoreBroken(f"{self._engine.name}: {message}") from error
+            if isinstance(error, duckdb.InterruptException):
+                raise StoreError("the log was reopened in between; ask again") from error
+            raise refused(message) from error
 
+    @contextmanager
+    def _reading(
+        self, what: str, refused: type[StoreError] = StoreError
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        with self._session() as session, self.work(session, what, refused) as cursor:
+            yield cursor
 
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")
+    def _gave_up(self, error: Exception) -> bool:
+        message = str(error)
+        if self._engine.damaged(message):
+            self._damage = message
+            return True
+        return isinstance(error, duckdb.FatalException) or "has been invalidated" in message
 
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        with self._state:
+            if self._connection is None:
+                raise StoreError(f"{self._engine.name} is closed")
+            session = Session(self._connection)
+            self._sessions.add(session)
+        try:
+            yield session
+        finally:
+            session.end()
+            self._sessions.discard(session)
 
-_CONFIG: dict[str, str | bool | int | float | list[str]] = {
-    "memory_limit": MEMORY_LIMIT,
-    "threads": 2,
-    "checkpoint_threshold": "16MB",
-    "autoinstall_known_extensions": False,
-    "autoload_known_extensions": False,
-}
+    def _shut(self) -> None:
+        for session in tuple(self._sessions):
+            session.end()
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
 
 _SEGMENTS = pa.schema(
     [

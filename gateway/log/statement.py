@@ -1,0 +1,57 @@
+"""What somebody typed: one SELECT over the log's own tables, or nothing."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import duckdb
+
+from gateway.errors import BadQuery
+from gateway.log.engine import ALIAS
+
+FUNCTIONS = frozenset({"unnest", "range", "generate_series", "json_each", "json_tree", "repeat"})
+"""Table functions that make rows out of their arguments alone."""
+
+
+def check(sql: str, cursor: duckdb.DuckDBPyConnection) -> None:
+    """Raise BadQuery unless ``sql`` is one SELECT that reads the log and nothing else.
+
+    DuckDB's own lock-down keeps the files of this machine out of reach, but extensions bring
+    functions that read other databases (``postgres_scan``), and a lake's catalog holds its keys.
+    """
+    try:
+        statements = duckdb.extract_statements(sql)
+    except duckdb.Error as error:
+        raise BadQuery(str(error)) from error
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise BadQuery("only a single SELECT is answered")
+    [(text,)] = cursor.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()
+    for node in _nodes(json.loads(text)):
+        _check(node)
+
+
+def _check(node: dict[str, Any]) -> None:
+    kind = node.get("type")
+    if kind == "TABLE_FUNCTION":
+        name = node["function"]["function_name"]
+        if name not in FUNCTIONS:
+            raise BadQuery(f"the table function {name} is not for queries of the log")
+    catalog = node.get("catalog_name") or ALIAS
+    schema = node.get("schema_name") or "main"
+    if kind not in ("BASE_TABLE", "SHOW_REF"):
+        return
+    if (catalog, schema) not in _READABLE or node["table_name"].lower().startswith(_SYSTEM):
+        raise BadQuery(f"{node['table_name']} is not a table of the log")
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(tree, dict):
+        yield tree
+    for child in tree.values() if isinstance(tree, dict) else tree:
+        if isinstance(child, dict | list):
+            yield from _nodes(child)
+
+
+_SYSTEM = ("duckdb_", "pragma_", "pg_", "sqlite_")
+"""DuckDB's own views, which tell of settings and addresses."""
+_READABLE = frozenset((ALIAS, schema) for schema in ("main", ALIAS, "information_schema"))
