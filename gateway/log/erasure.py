@@ -26,7 +26,10 @@ FROM erasures
 """
 _TAKEN = """
 SELECT e.tenant, e.scope, e.ts, x.invocation_id::VARCHAR AS invocation_id,
-  x.episode_id::VARCHAR AS episode_id
+  x.episode_id::VARCHAR AS episode_id,
+  e.scope = 'rows' AND NOT EXISTS (
+    SELECT 1 FROM invocations i WHERE i.tenant = e.tenant AND i.episode_id = x.episode_id
+  ) AS is_emptied
 FROM erased x JOIN erasures e ON e.id = x.erasure_id
 """
 _LIST = """
@@ -64,7 +67,7 @@ class Erased:
     _bare: dict[tuple[str, UUID], datetime] = field(default_factory=dict)
     """When the bodies of a tenant's invocation were erased."""
     _episodes: dict[tuple[str, UUID], datetime] = field(default_factory=dict)
-    """When calls of a tenant's episode were erased."""
+    """When the last calls of a tenant's episode were erased."""
 
     @classmethod
     def read(cls, store: Store) -> Self:
@@ -74,7 +77,7 @@ class Erased:
         for row in store.rows(_TAKEN):
             tenant, scope, at = row["tenant"], row["scope"], _aware(row["ts"])
             erased._take(tenant, scope, UUID(row["invocation_id"]), at)
-            if scope == ROWS:
+            if row["is_emptied"]:
                 key = tenant, UUID(row["episode_id"])
                 erased._episodes[key] = max(at, erased._episodes.get(key, _NEVER))
         return erased
