@@ -43,7 +43,7 @@ _NEW = """
 SELECT count(DISTINCT f.target_id) AS n
 FROM feedback f JOIN invocations i ON f.target_id = i.id AND f.tenant = i.tenant
 WHERE f.name = 'demonstration' AND f.target = 'invocation'
-  AND i.request_model = ? AND i.tenant = ? AND i.train_ok AND i.request IS NOT NULL
+  AND i.request_model = ? AND i.tenant = ? AND i.train_ok
   AND greatest(f.ingest_ts, i.ingest_ts) > ? AND {where}
 """
 
