@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 JSON ?=
 ARGS ?=
 
-.PHONY: help install demo test check unit bench lock clean
+.PHONY: help install demo test check unit bench bench-log lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ unit: $(INSTALLED)  ## pytest (ARGS="-m 'not e2e'" leaves out what needs a real 
 
 bench: $(INSTALLED)  ## how long an alias takes to flip under load (JSON=FILE)
 	@$(BIN)/python tests/benchmarks/flip.py $(if $(JSON),--json $(JSON))
+
+bench-log: $(INSTALLED)  ## what the log costs: recording, ingest, queries (JSON=FILE, ARGS="--rows 50000")
+	@$(BIN)/python tests/benchmarks/log.py $(if $(JSON),--json $(JSON)) $(ARGS)
 
 lock: $(INSTALLED)  ## resolve requirements/cpu.lock anew from pyproject.toml
 	@$(BIN)/python deploy/lock.py > requirements/cpu.lock.new

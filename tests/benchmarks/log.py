@@ -1,0 +1,211 @@
+"""What a record costs the gateway, how fast the log takes it in, and how fast it answers.
+
+    make bench-log [JSON=FILE] [ARGS="--rows 50000"]
+
+The spool, the ingester and the store are the real ones, on the disk of the temporary folder;
+the traffic is made up (tests/benchmarks/traffic.py).
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from gateway.log.record import Invocation, new_id
+from gateway.log.spool import Durability, SpoolWriter
+from tests.benchmarks.traffic import Traffic
+
+ROWS = 1_000_000
+STREAMED_ROWS = 20_000
+RECORDS = 20_000
+PER_S = 200
+SECONDS = 10
+ROUNDS = 3
+QUOTA = 1 << 40
+RESERVE = 1 << 30
+
+TARGETS = {
+    "record_cpu_us": "<= 40",
+    "record_p99_ms.interval": "< 0.2",
+    "record_p99_ms.group": "< 5",
+    "ingest_rows_per_s": ">= 10000",
+    "bytes_per_row": "<= 600",
+    "query_ms.candidates": "< 150",
+    "query_ms.demonstrated": "< 150",
+    "query_ms.dashboard": "< 150",
+    "query_ms.ratings": "< 150",
+    "query_ms.point": "< 150",
+}
+
+
+def record_cpu_us(folder: Path, *, streamed: bool = False) -> float:
+    """CPU of one record: made, encoded, written, and synced by the spool's thread."""
+    calls = list(Traffic().calls(RECORDS // (5 if streamed else 1), streamed=streamed))
+    parts = [_parts(call) for call in calls]
+    spool = SpoolWriter(folder, "cpu", quota=QUOTA)
+    gc.collect()
+    started = time.process_time()
+    for part in parts:
+        spool.append(_recorded(*part))
+    used = time.process_time() - started
+    spool.close()
+    return used / len(parts) * 1e6
+
+
+def record_ms(folder: Path, durability: Durability) -> list[float]:
+    """How long each record held up its answer, at PER_S requests a second, sorted."""
+    spool = SpoolWriter(folder, str(durability), durability=durability, quota=QUOTA)
+    parts = [_parts(call) for call in Traffic().calls(PER_S * SECONDS)]
+    try:
+        return sorted(uvloop.run(_at_a_steady_rate(spool, parts)))
+    finally:
+        spool.close()
+
+
+async def _at_a_steady_rate(spool: SpoolWriter, parts: list[tuple[Any, ...]]) -> list[float]:
+    times: list[float] = []
+
+    async def answer(part: tuple[Any, ...]) -> None:
+        started = time.perf_counter()
+        spool.append(_recorded(*part))
+        await spool.synced()
+        times.append((time.perf_counter() - started) * 1000)
+
+    gc.collect()
+    gc.freeze()
+    first = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for number, part in enumerate(parts):
+            await asyncio.sleep(first + number / PER_S - time.perf_counter())
+            group.create_task(answer(part))
+    return times
+
+
+def _parts(call: Invocation) -> tuple[Any, ...]:
+    """What the gateway has in hand when an answer is complete."""
+    pieces = [piece.encode() + b"\n\n" for piece in (call.sse or "").split("\n\n")[:-1]]
+    return call, bytes(call.request), bytes(call.response), pieces
+
+
+def _recorded(call: Invocation, body: bytes, response: bytes, pieces: list[bytes]) -> Invocation:
+    """As ``gateway.recorder`` makes it."""
+    return Invocation(
+        id=new_id(),
+        ts=call.ts,
+        tenant=call.tenant,
+        task=call.task,
+        episode_id=call.episode_id,
+        request_model=call.request_model,
+        trace_id=call.trace_id,
+        engine=call.engine,
+        adapter=call.adapter,
+        arm=call.arm,
+        propensity=call.propensity,
+        stream=call.stream,
+        status=call.status,
+        error_type=call.error_type,
+        time_to_first_chunk=call.time_to_first_chunk,
+        duration=call.duration,
+        subject_id=call.subject_id,
+        tags=call.tags,
+        request=msgspec.Raw(body),
+        response=msgspec.Raw(response),
+        sse=b"".join(pieces).decode("utf-8", "replace") if pieces else None,
+    )
+
+
+def ingest(folder: Path, rows: int, *, streamed: bool = False) -> dict[str, Any]:
+    """Spool ``rows`` calls and their feedback, and have another process take them in."""
+    size = _spool(folder / "spool", rows, streamed=streamed)
+    print(f"  {rows} calls spooled, {size / rows:.0f} bytes each with what was said of them")
+    core = max(os.sched_getaffinity(0))
+    command = [str(Path(__file__).with_name("log_ingest.py")), str(folder / "spool")]
+    command += [str(folder / "log.duckdb"), str(core)]
+    result: dict[str, Any] = {}
+    with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            result = json.loads(line)
+            if "s" in result:
+                print(f"  {result['rows']:9} rows  {result['s']:6.1f} s  {result['rss_mb']} MB")
+    if child.returncode or "invocations" not in result:
+        sys.exit(f"the ingesting process ended with {child.returncode}")
+    if result["invocations"] != rows:
+        sys.exit(f"{rows} calls were spooled, {result['invocations']} are in the log")
+    return result
+
+
+def _spool(folder: Path, rows: int, *, streamed: bool) -> int:
+    traffic = Traffic()
+    spool = SpoolWriter(folder, "w0", durability=Durability.NONE, quota=QUOTA, reserve=RESERVE)
+    for number, call in enumerate(traffic.calls(rows, streamed=streamed), start=1):
+        spool.append(call)
+        for said in traffic.feedback(call):
+            spool.append(said)
+        if number % 250_000 == 0:
+            print(f"  {number} calls made up")
+    spool.close()
+    return sum(segment.stat().st_size for segment in folder.glob("*.jsonl"))
+
+
+def measure(rows: int) -> dict[str, Any]:
+    """Every figure."""
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="bench-log-") as name:
+        folder = Path(name)
+        print(f"records: {RECORDS} in a row, then {PER_S} a second")
+        figures["record_cpu_us"] = record_cpu_us(folder / "cpu")
+        figures["record_cpu_us_streamed"] = record_cpu_us(folder / "sse", streamed=True)
+        for durability in (Durability.INTERVAL, Durability.GROUP):
+            rounds = [record_ms(folder / durability, durability) for _ in range(ROUNDS)]
+            for key, share in (("record_p50_ms", 0.5), ("record_p99_ms", 0.99)):
+                values = [times[int(share * len(times))] for times in rounds]
+                figures.setdefault(key, {})[durability.value] = statistics.median(values)
+            print(f"  {durability}: p99 {figures['record_p99_ms'][durability.value]:.3f} ms")
+    for streamed, n in ((True, min(rows, STREAMED_ROWS)), (False, rows)):
+        with tempfile.TemporaryDirectory(prefix="bench-log-") as name:
+            print(f"ingest: {n} {'streamed ' if streamed else ''}calls")
+            result = ingest(Path(name), n, streamed=streamed)
+        if streamed:
+            figures["ingest_rows_per_s_streamed"] = result["ingest_rows_per_s"]
+        else:
+            figures |= result
+    return figures
+
+
+def _flat(figures: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}.{key}", each) for key, each in value.items())
+        elif not isinstance(value, list):
+            yield name, value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rows", type=int, default=ROWS)
+    arguments = parser.parse_args()
+    figures = measure(arguments.rows)
+    for name, value in _flat(figures):
+        print(f"{name:28} {value:12.3f}   {TARGETS.get(name, '')}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
