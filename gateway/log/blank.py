@@ -4,17 +4,27 @@ Offsets into segments are in the log, so an erased line becomes spaces of the sa
 one that only loses its bodies is padded with white space inside its JSON.
 """
 
+import io
+import logging
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
+from gateway.log.answer import prompt_hash, told
+from gateway.log.assemble import completion
 from gateway.log.cipher import Cipher, is_sealed
+from gateway.log.done import Kept, kept
 from gateway.log.erasure import Erased
 from gateway.log.record import Edit, Feedback, Invocation, decode, encode
 from gateway.log.segment import SUFFIX
+
+logger = logging.getLogger(__name__)
+
+QUARANTINE = "quarantine"
 
 _NAME = re.compile(rb"[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -22,12 +32,16 @@ _NAME = re.compile(rb"[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 def blank(spool: Path, erased: Erased, cipher: Cipher | None) -> int:
     """Overwrite what was erased in live segments, kept ones and the quarantine; how many lines.
 
-    Nobody may ingest meanwhile; writers may append. Lines that are sealed with a lost key, or too
-    damaged to name whom they are about, stay until their time in quarantine is over.
+    Nobody may ingest meanwhile; writers may append. Lines that are too damaged to name whom
+    they are about, or sealed with a lost key, stay for as long as their file is kept.
     """
     lines = Lines(erased, cipher)
     for segment in spool.glob(f"*{SUFFIX}"):
         _overwrite(segment, lines)
+    for one in kept(spool):
+        _rewrite(one, lines)
+    for file in (spool / QUARANTINE).glob("*"):
+        _clear(file, lines)
     return lines.changed
 
 
@@ -55,26 +69,37 @@ class Lines:
             return line
         try:
             record = decode(line.rstrip(b"\n"), self._cipher)
-        except ValueError:
+            if isinstance(record, Invocation | Feedback | Edit) and self._erased.covers(record):
+                return _spaces(line)
+            if isinstance(record, Invocation) and self._erased.strips(record):
+                return _bare(line, record, self._cipher)
+        except (ValueError, RecursionError):  # it is in quarantine, too
             return _spaces(line) if self.mentions(line) else line
-        if isinstance(record, Invocation | Feedback | Edit) and self._erased.covers(record):
-            return _spaces(line)
-        if isinstance(record, Invocation) and self._erased.strips(record):
-            return _bare(line, record, self._cipher)
         return line
 
 
 def _bare(line: bytes, record: Invocation, cipher: Cipher | None) -> bytes:
-    """The line without bodies. White space after ``null`` gives it its old length."""
-    bare = replace(record, response=_NULL, sse=None, stored=False, train_ok=False)
+    """The line without bodies, but with what the log reads out of them, if there is room for it.
+
+    White space after ``null`` gives it its old length.
+    """
+    bodies = replace(record, request=_NULL, response=_NULL, sse=None, stored=False, train_ok=False)
+    if bodies == replace(record, request=msgspec.Raw(bytes(record.request).rstrip())):
+        return line
     cipher = cipher if is_sealed(line) else None
-    short = encode(replace(bare, request=_padded(1)), cipher)
-    missing = len(line) - len(short)
-    if missing < 0:
-        return _spaces(line)
-    # Three bytes are four in a sealed line's base64.
-    padding = missing if cipher is None else missing // 4 * 3
-    return encode(replace(bare, request=_padded(1 + padding)), cipher)
+    for bare in (replace(bodies, **_read_out(record)), bodies):
+        missing = len(line) - len(encode(replace(bare, request=_padded(1)), cipher))
+        if missing >= 0:
+            # Three bytes are four in a sealed line's base64.
+            padding = missing if cipher is None else missing // 4 * 3
+            return encode(replace(bare, request=_padded(1 + padding)), cipher)
+    return _spaces(line)
+
+
+def _read_out(record: Invocation) -> dict[str, Any]:
+    body = msgspec.json.decode(record.response) if record.sse is None else completion(record.sse)
+    found = told(body) | {"prompt_hash": prompt_hash(record.request)}
+    return {name: value for name, value in found.items() if getattr(record, name) is None}
 
 
 def _spaces(line: bytes) -> bytes:
@@ -89,11 +114,45 @@ _NULL = msgspec.Raw(b"null")
 
 
 def _overwrite(segment: Path, lines: Lines) -> None:
-    """In place: its writer holds the file open."""
+    """In place: its writer holds the file open, and only ever adds to its end."""
     with segment.open("r+b") as file:
         start = 0
-        for line in file.read().splitlines(keepends=True):
+        for line in file:
             if line.endswith(b"\n") and (left := lines.left(line)) != line:
                 os.pwrite(file.fileno(), left, start)
             start += len(line)
         os.fsync(file.fileno())
+
+
+def _rewrite(one: Kept, lines: Lines) -> None:
+    before = lines.changed
+    try:
+        with one.open() as file:
+            content = b"".join(lines.left(line) for line in _split(file.read()))
+        if lines.changed > before:
+            one.rewrite(content)
+    except OSError:
+        logger.exception("%s cannot be read; it goes when its day is over", one.path)
+
+
+def _clear(file: Path, lines: Lines) -> None:
+    """Cut out the lines that mention somebody who was erased; no offset counts these."""
+    content = file.read_bytes()
+    unnamed = [line for line in _split(content) if not lines.mentions(line)]
+    left = b"".join(one for line in unnamed if not (one := lines.left(line)).isspace())
+    if left == content:
+        return
+    lines.changed += content.count(b"\n") - len(unnamed)
+    age = file.stat()
+    partial = file.with_name(f".{file.name}.partial")
+    with partial.open("wb") as target:
+        target.write(left)
+        target.flush()
+        os.fsync(target.fileno())
+    os.utime(partial, ns=(age.st_atime_ns, age.st_mtime_ns))
+    partial.replace(file)
+
+
+def _split(content: bytes) -> list[bytes]:
+    """Lines with their ends. A carriage return ends none: a damaged line may hold one."""
+    return io.BytesIO(content).readlines()

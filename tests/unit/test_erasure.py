@@ -35,20 +35,13 @@ def keep(store: Store, *records: Invocation | Feedback | Edit) -> None:
     with store.transaction() as transaction:
         for record in records:
             if isinstance(record, Invocation):
-                row, table, schema = (
-                    rows.invocation_row(record, NOW),
-                    "invocations",
-                    rows.INVOCATIONS,
-                )
+                table = rows.table([rows.invocation(record, NOW, {})], rows.INVOCATIONS)
+                transaction.insert("invocations", table)
             elif isinstance(record, Feedback):
-                row, table, schema = rows.feedback_row(record, NOW), "feedback", rows.FEEDBACK
+                table = rows.table([rows.feedback(record, NOW)], rows.FEEDBACK)
+                transaction.insert("feedback", table)
             else:
-                transaction.execute(
-                    "INSERT INTO edits VALUES (?, ?, ?, ?, ?, MAP {})",
-                    [str(record.id), NOW, NOW, record.tenant, str(record.invocation_id)],
-                )
-                continue
-            transaction.insert(table, rows.table([row], schema))
+                transaction.insert("edits", rows.table([rows.edit(record, NOW)], rows.EDITS))
 
 
 def erase(store: Store, *erasures: Erasure) -> None:
@@ -157,7 +150,7 @@ def test_rows_and_their_erasure_may_come_in_one_transaction(store: Store) -> Non
     gone = invocation(subject_id="s1")
 
     with store.transaction() as transaction:
-        table = rows.table([rows.invocation_row(gone, NOW)], rows.INVOCATIONS)
+        table = rows.table([rows.invocation(gone, NOW, {})], rows.INVOCATIONS)
         transaction.insert("invocations", table)
         apply(transaction, [erasure(subject_id="s1")], LATER)
 
