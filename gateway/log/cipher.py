@@ -106,7 +106,8 @@ def _derived(secret: bytes, use: bytes) -> bytes:
 def _decoded(text: str) -> bytes:
     """64 hexadecimal digits, or base64 of 32 bytes."""
     try:
-        secret = bytes.fromhex(text) if len(text) == 2 * KEY_BYTES else base64.b64decode(text)
+        is_hex = len(text) == 2 * KEY_BYTES
+        secret = bytes.fromhex(text) if is_hex else base64.b64decode(text, validate=True)
     except ValueError:
         secret = b""
     if len(secret) != KEY_BYTES:
@@ -118,6 +119,7 @@ def _decoded(text: str) -> bytes:
 
 
 def _printed(command: str) -> str:
+    """What the command prints. Errors do not repeat it: it may hold a secret itself."""
     try:
         done = subprocess.run(
             shlex.split(command),
@@ -126,6 +128,13 @@ def _printed(command: str) -> str:
             text=True,
             timeout=COMMAND_TIMEOUT_S,
         )
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        raise KeyUnavailable(f"{KEY_COMMAND} failed: {error}") from error
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip()
+        raise KeyUnavailable(f"{KEY_COMMAND} ended with {error.returncode}: {said}") from None
+    except subprocess.TimeoutExpired:
+        raise KeyUnavailable(f"{KEY_COMMAND} took over {COMMAND_TIMEOUT_S} s") from None
+    except UnicodeDecodeError:
+        raise KeyUnavailable(f"{KEY_COMMAND} printed bytes that are no text") from None
+    except (OSError, ValueError) as error:
+        raise KeyUnavailable(f"{KEY_COMMAND} cannot be run: {error}") from error
     return done.stdout

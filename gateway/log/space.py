@@ -7,7 +7,7 @@ from pathlib import Path
 from gateway.errors import SpoolError
 from gateway.log.segment import SUFFIX
 
-_LOOK_EVERY_S = 1.0
+LOOK_EVERY_S = 1.0
 
 
 class Space:
@@ -32,9 +32,9 @@ class Space:
         Raises OSError when the directory cannot be looked at.
         """
         now = time.monotonic()
-        if now - self._looked > _LOOK_EVERY_S:
+        if now - self._looked > LOOK_EVERY_S:
             self._look(now)
-        if self._lacks(n + further) and now - self._surveyed > _LOOK_EVERY_S:
+        if self._lacks(n + further) and now - self._surveyed > LOOK_EVERY_S:
             self.survey()
         if why := self._lacks(n + further):
             raise SpoolError(why)
