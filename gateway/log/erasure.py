@@ -127,11 +127,11 @@ class Erased:
             if (record.tenant, record.id) not in self._gone
             and (erasure := self._of(record, ROWS)) is not None
         }
-        if not found:
-            return
-        transaction.insert("erased", pa.Table.from_pylist(list(found.values()), _ERASED))
-        for statement in _FORGET:
-            transaction.execute(statement, [list(found)])
+        if found:
+            transaction.insert("erased", pa.Table.from_pylist(list(found.values()), _ERASED))
+        if late:
+            for statement in _FORGET:
+                transaction.execute(statement, [[str(record.id) for record in late]])
 
     def _of(self, record: Invocation, scope: str) -> Erasure | None:
         erasure = self._subjects.get((scope, record.tenant, record.subject_id or ""))

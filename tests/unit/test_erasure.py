@@ -203,6 +203,20 @@ def test_a_late_call_that_is_left_out_takes_what_was_said_of_it_along(store: Sto
     assert Erased.read(store).covers(said)
 
 
+def test_a_call_that_is_named_before_it_comes_takes_what_was_said_of_it_along(
+    store: Store,
+) -> None:
+    late = invocation()
+    keep(store, rating("invocation", late.id))
+    erase(store, erasure(invocation_id=late.id))
+    erased = Erased.read(store)
+
+    with store.transaction() as transaction:
+        erased.note(transaction, [late], LATER)
+
+    assert not ids(store, "feedback")
+
+
 def columns(store: Store, which: str, leave_out: Sequence[str]) -> list[dict[str, Any]]:
     names = ", ".join(leave_out)
     table: pa.Table = store.table(f"SELECT * EXCLUDE ({names}) FROM invocations {which}")
