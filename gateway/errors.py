@@ -12,10 +12,12 @@ SpoolError                   the spool could not take a record
 StoreError                   the log's DuckDB file could not be opened or read
 ├── StoreLocked              another process owns the file
 ├── StoreBroken              DuckDB gave up on the file; reopening it may help
+├── StoreFull                its disk is full down to the reserve; the spool waits
 └── BadQuery                 not a single SELECT, or one that DuckDB refuses
 CipherError                  encrypted data that the key does not open
 KeyUnavailable               the encryption key is not to be had, or is no key
 ImportFailed                 a file to import is not what it should be
+BadRow                       one row of it is not; the others are imported
 """
 
 
@@ -103,6 +105,10 @@ class StoreBroken(StoreError):
     """DuckDB gave up on the file: a full disk at a checkpoint, or damage. Reopen, re-ingest."""
 
 
+class StoreFull(StoreError):
+    """The log's disk is full down to the reserve. What is spooled waits until there is room."""
+
+
 class BadQuery(StoreError):
     """Not a single SELECT, or one that DuckDB refuses."""
 
@@ -117,3 +123,7 @@ class KeyUnavailable(Exception):
 
 class ImportFailed(Exception):
     """A file to import is not what it should be, or an export cannot be written."""
+
+
+class BadRow(ValueError):
+    """One row of a file to import is not what it should be. The message is its reason."""
