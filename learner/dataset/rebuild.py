@@ -42,10 +42,15 @@ class Snapshot:
     row: Mapping[str, Any]
 
     @property
+    def erasures(self) -> set[str]:
+        """Whose; none when all of it has only expired."""
+        return set(self.row["erasures"]) - {str(EXPIRY)}
+
+    @property
     def why(self) -> str:
         """What the new dataset says it comes from."""
-        names = sorted(name for name in self.row["erasures"] if name != str(EXPIRY))
-        return f"erasure {', '.join(names)}" if names else "retention"
+        names = ", ".join(sorted(self.erasures))
+        return f"erasure {names}" if names else "retention"
 
 
 def concerned(store: Store, folder: Path) -> Iterator[Snapshot]:
@@ -57,15 +62,15 @@ def concerned(store: Store, folder: Path) -> Iterator[Snapshot]:
 
 
 def rebuild(store: Store, folder: Path, *, in_use: Collection[str], at: datetime) -> set[str]:
-    """Replace every snapshot concerned, but those in use; the digests of these.
+    """Replace every snapshot concerned, but those in use; the erasures that wait for these.
 
     Safe to repeat, also after a crash in the middle. Nobody may write a snapshot meanwhile.
     Raises StoreError, DatasetError.
     """
-    waiting = set()
+    waiting: set[str] = set()
     for snapshot in concerned(store, folder):
         if snapshot.sha256 in in_use:
-            waiting.add(snapshot.sha256)
+            waiting |= snapshot.erasures
         else:
             _replace(store, snapshot, folder, at)
     for unfinished in folder.glob(f".*{PARTIAL}"):
