@@ -102,7 +102,7 @@ class SpoolWriter:
             if self._dropped:
                 self._own_up(len(line))
             self._write(line)
-        if self._durability is not Durability.NONE and not self._wake.is_set():
+        if self._durability is Durability.GROUP and not self._wake.is_set():
             self._wake.set()
 
     async def synced(self) -> None:
@@ -177,12 +177,17 @@ class SpoolWriter:
     def _tend(self) -> None:
         """Sync as long as there is anything unsynced, and let go of segments."""
         while not self._closing.is_set():
-            self._wake.wait(self._age_left())
-            if self._durability is Durability.INTERVAL:
-                self._closing.wait(SYNC_EVERY_S)
+            self._wake.wait(self._patience())
             self._wake.clear()
             self._sync()
         self._sync()
+
+    def _patience(self) -> float | None:
+        """How long there is nothing to do unless somebody calls; None: for ever."""
+        left = self._age_left()
+        if left is None or self._durability is not Durability.INTERVAL:
+            return left
+        return min(left, SYNC_EVERY_S)
 
     def _age_left(self) -> float | None:
         current = self._current
