@@ -4,6 +4,7 @@ GatewayError                 carries the HTTP status and OpenAI's error fields
 ├── InvalidRequest      400  the body is not what the endpoint takes
 ├── Unauthorized        401  no key, or one we do not know
 ├── ModelNotFound       404  no alias of that name
+├── NotFound            404  the caller's tenant has no such thing
 ├── TooLarge            413  the body is over the limit
 ├── Unavailable         503  no engine can answer for this model right now
 ├── RecordFailed        503  the answer could not be logged, so it is not given
@@ -55,6 +56,14 @@ class ModelNotFound(GatewayError):
     status = 404
     type = "invalid_request_error"
     code = "model_not_found"
+
+
+class NotFound(GatewayError):
+    """The caller's tenant has no such thing, whoever else may."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
 
 
 class TooLarge(GatewayError):

@@ -91,8 +91,7 @@ class Upkeep:
         StoreError, DatasetError, OSError; all can be repeated.
         """
         with self._lock:
-            while self._ingester.run_once():
-                pass
+            self._ingester.run_once()
             with self._ingester.paused():
                 pending = {row["id"] for row in self._store.rows(_PENDING)}
                 waiting = self._rebuild(pending)

@@ -1,0 +1,94 @@
+"""``/v1/erasures``: the right to be forgotten, for one tenant."""
+
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gateway.errors import InvalidRequest, NotFound, RecordFailed, SpoolError
+from gateway.log.subject import invocation_of
+from learner.erasure import Erasures, Whom
+
+Tenant = Annotated[str, Header(alias="x-ratchet-tenant")]
+"""Whom the gateway has let in; the socket is trusted."""
+
+
+class ErasureIn(BaseModel):
+    """Whom to forget; one of the first three."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    user: Annotated[str, Field(min_length=1)] | None = None
+    """As requests named them in ``user`` or ``safety_identifier``."""
+    subject_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
+    """As the log names them."""
+    invocation_id: str | None = None
+    """Or a single call, by the id of its answer."""
+    reason: Annotated[str, Field(max_length=1000)] | None = None
+    remove_now: bool = False
+    """Do not wait for the next physical removal, within a day."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if [self.user, self.subject_id, self.invocation_id].count(None) != 2:
+            raise ValueError("give one of user, subject_id and invocation_id")
+        return self
+
+    @property
+    def whom(self) -> Whom:
+        """Raises InvalidRequest when the invocation's id is none."""
+        return Whom(self.user, self.subject_id, self._invocation())
+
+    def _invocation(self) -> UUID | None:
+        if self.invocation_id is None:
+            return None
+        found = invocation_of(self.invocation_id)
+        if found is None:
+            raise InvalidRequest(
+                "That is no id of an answer; it looks like chatcmpl-0199...", param="invocation_id"
+            )
+        return found
+
+
+def routes(erasures: Erasures) -> APIRouter:
+    """To be included in the learner's application."""
+    router = APIRouter()
+
+    @router.post("/v1/erasures")
+    def erase(body: ErasureIn, tenant: Tenant) -> dict[str, Any]:
+        """Forget somebody. On return no query sees them; ``status`` says whether a file does."""
+        try:
+            return erasures.ask(
+                body.whom, tenant=tenant, reason=body.reason, remove_now=body.remove_now
+            )
+        except SpoolError as error:
+            raise RecordFailed(f"The erasure could not be recorded: {error}") from error
+
+    @router.get("/v1/erasures")
+    def recent(
+        tenant: Tenant,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        after: UUID | None = None,
+    ) -> dict[str, Any]:
+        """The newest first; ``after`` is the last id of the page before."""
+        behind = None if after is None else str(after)
+        found = erasures.recent(tenant=tenant, limit=limit + 1, after=behind)
+        page = found[:limit]
+        return {
+            "object": "list",
+            "data": page,
+            "first_id": page[0]["id"] if page else None,
+            "last_id": page[-1]["id"] if page else None,
+            "has_more": len(found) > limit,
+        }
+
+    @router.get("/v1/erasures/{erasure_id}")
+    def receipt(erasure_id: str, tenant: Tenant) -> dict[str, Any]:
+        """How far it is, and what had been made of the erased calls."""
+        found = erasures.get(erasure_id, tenant=tenant)
+        if found is None:
+            raise NotFound(f"There is no erasure {erasure_id}.", param="erasure_id")
+        return found
+
+    return router

@@ -1,0 +1,194 @@
+"""Erasures as their tenants see them: asked for, and told with a receipt.
+
+The receipt names what had been made of the erased calls: dataset snapshots, which are rebuilt,
+and adapters, whose weights only a person can judge.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from gateway.errors import StoreError
+from gateway.log.erasure import DELETED
+from gateway.log.record import Erasure, new_id
+from gateway.log.store import Store
+from gateway.log.subject import SubjectKey
+from learner.dataset.rebuild import OF
+from learner.errors import LearnerError
+from learner.scribe import Scribe
+from learner.upkeep import REMOVED, Upkeep
+from serving.registry import AdapterVersion, Registry
+
+logger = logging.getLogger(__name__)
+
+REMOVAL_S = 30.0
+"""How long whoever wants it removed now waits for that; it goes on all the same."""
+
+_ROWS = """
+SELECT e.id::VARCHAR AS id, e.ts, e.tenant, e.scope, e.subject_id,
+  e.invocation_id::VARCHAR AS invocation_id, e.reason,
+  (SELECT count(DISTINCT x.invocation_id) FROM erased x WHERE x.erasure_id = e.id) AS invocations,
+  (SELECT sum(s.feedback) FROM erasure_steps s WHERE s.erasure_id = e.id)::BIGINT AS feedback,
+  (SELECT min(s.ts) FROM erasure_steps s WHERE s.erasure_id = e.id AND s.step = 'removed')
+    AS removed_at
+FROM erasures e
+"""
+_DATASETS = """
+SELECT DISTINCT d.id::VARCHAR AS id, d.sha256 FROM datasets d
+JOIN dataset_items i ON i.dataset_id = d.id
+WHERE i.invocation_id IN (SELECT invocation_id FROM erased WHERE erasure_id = ?)
+ORDER BY 1
+"""
+_REBUILT = f"SELECT query, sha256 FROM datasets WHERE query LIKE '%{OF}%' ORDER BY ts"  # noqa: S608
+
+
+@dataclass(frozen=True, slots=True)
+class Whom:
+    """One of them: whom, or what, to forget. ``user`` is never written down."""
+
+    user: str | None = None
+    subject_id: str | None = None
+    invocation_id: UUID | None = None
+
+
+class Erasures:
+    """Takes erasures and tells how far each is. From any thread."""
+
+    def __init__(  # noqa: PLR0913 - what an erasure reaches
+        self,
+        store: Store,
+        scribe: Scribe,
+        upkeep: Upkeep,
+        registry: Registry,
+        subjects: SubjectKey,
+        *,
+        datasets: Path,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._scribe = scribe
+        self._upkeep = upkeep
+        self._registry = registry
+        self._subjects = subjects
+        self._datasets = datasets
+        self._now = now
+        self._remover = ThreadPoolExecutor(1, "removal")
+
+    def ask(
+        self, whom: Whom, *, tenant: str, reason: str | None = None, remove_now: bool = False
+    ) -> dict[str, Any]:
+        """Erase, and the receipt. Nothing found is an erasure, too: of what turns up late.
+
+        Raises SpoolError when it was not taken; StoreError when it was, but the log cannot be
+        read right now.
+        """
+        subject = whom.subject_id
+        if whom.user is not None:
+            subject = self._subjects.of(tenant, whom.user)
+        erasure = Erasure(
+            id=new_id(),
+            ts=self._now(),
+            tenant=tenant,
+            subject_id=subject,
+            invocation_id=whom.invocation_id,
+            reason=reason,
+        )
+        self._scribe.write(erasure)
+        if remove_now:
+            self._remove()
+        receipt = self.get(str(erasure.id), tenant=tenant)
+        if receipt is None:
+            raise StoreError(f"erasure {erasure.id} was taken, but is not in the log yet")
+        return receipt
+
+    def get(self, name: str, *, tenant: str) -> dict[str, Any] | None:
+        """The receipt; None for one that this tenant never asked for."""
+        try:
+            identity = str(UUID(name))
+        except ValueError:
+            return None
+        found = self._store.rows(f"{_ROWS} WHERE e.id = ? AND e.tenant = ?", [identity, tenant])
+        return self._receipt(found[0]) if found else None
+
+    def recent(
+        self, *, tenant: str, limit: int = 20, after: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The tenant's receipts, the newest first, from behind ``after``."""
+        where, values = "e.tenant = ?", [tenant]
+        if after is not None:
+            where, values = f"{where} AND e.id < ?", [tenant, after]
+        sql = f"{_ROWS} WHERE {where} ORDER BY e.id DESC LIMIT {limit:d}"
+        return [self._receipt(row) for row in self._store.rows(sql, values)]
+
+    def close(self) -> None:
+        """Wait for a removal that runs."""
+        self._remover.shutdown()
+
+    def _remove(self) -> None:
+        """At once, or else at the next tick that it is due at: what was asked for is safe."""
+        removal = self._remover.submit(self._upkeep.remove)
+        try:
+            removal.result(timeout=REMOVAL_S)
+        except TimeoutError:
+            logger.info("the removal takes longer than %.0f s; it goes on", REMOVAL_S)
+        except (StoreError, LearnerError, OSError):
+            logger.exception("the removal failed; it is repeated within a day")
+
+    def _receipt(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        datasets = list(self._told_datasets(row["id"]))
+        digests = {one["sha256"] for one in datasets}
+        return {
+            "object": "erasure",
+            "id": row["id"],
+            "created_at": _seconds(row["ts"]),
+            "status": DELETED if row["removed_at"] is None else REMOVED,
+            "removed_at": _seconds(row["removed_at"]),
+            "tenant": row["tenant"],
+            "scope": row["scope"],
+            "subject_id": row["subject_id"],
+            "invocation_id": row["invocation_id"],
+            "reason": row["reason"],
+            "invocations": row["invocations"],
+            "feedback": row["feedback"] or 0,
+            "datasets": datasets,
+            "adapters": [_told_adapter(one) for one in self._trained_on(digests)],
+        }
+
+    def _told_datasets(self, erasure: str) -> Iterator[dict[str, Any]]:
+        became = {
+            row["query"].rpartition(OF)[2]: row["sha256"] for row in self._store.rows(_REBUILT)
+        }
+        for row in self._store.rows(_DATASETS, [erasure]):
+            newest = row["sha256"]
+            while newest in became:
+                newest = became[newest]
+            yield {
+                "id": row["id"],
+                "sha256": row["sha256"],
+                "rebuilt_as": None if newest == row["sha256"] else newest,
+                "removed": not (self._datasets / f"{row['sha256']}.parquet").exists(),
+            }
+
+    def _trained_on(self, digests: Collection[str]) -> Iterator[AdapterVersion]:
+        for alias in self._registry.aliases() if digests else ():
+            for version in self._registry.versions(alias.name):
+                if version.lineage.get("dataset") in digests:
+                    yield version
+
+
+def _told_adapter(version: AdapterVersion) -> dict[str, Any]:
+    return {
+        "alias": version.alias,
+        "version": version.version,
+        "served_name": version.served_name,
+        "stage": str(version.stage),
+    }
+
+
+def _seconds(moment: datetime | None) -> int | None:
+    return None if moment is None else int(moment.replace(tzinfo=UTC).timestamp())
