@@ -3,8 +3,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
+import msgspec
 import pytest
 
 from gateway.log import rows
@@ -30,9 +30,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def logged(store: Store, invocations: Sequence[Invocation], feedback: Sequence[Feedback]) -> None:
     tables = {
         "invocations": rows.table(
-            [rows.invocation_row(one, NOW) for one in invocations], rows.INVOCATIONS
+            [rows.invocation(one, NOW, {}) for one in invocations], rows.INVOCATIONS
         ),
-        "feedback": rows.table([rows.feedback_row(one, NOW) for one in feedback], rows.FEEDBACK),
+        "feedback": rows.table([rows.feedback(one, NOW) for one in feedback], rows.FEEDBACK),
     }
     store.append(tables, [], NOW.replace(tzinfo=None))
 
@@ -140,17 +140,8 @@ def test_a_policys_filter_holds_for_the_dataset_and_for_what_counts_as_new(
 
 
 def test_a_call_whose_bodies_are_gone_is_not_learnt_from(store: Store, tmp_path: Path) -> None:
-    whole = calls(100)
-    stripped = [
-        dict(rows.invocation_row(call, NOW), request=None, response=None) for call in calls(9)
-    ]
-    logged(store, whole, [demonstration(call.id) for call in whole])
-    said = [rows.feedback_row(demonstration(UUID(row["id"])), NOW) for row in stripped]
-    tables = {
-        "invocations": rows.table(stripped, rows.INVOCATIONS),
-        "feedback": rows.table(said, rows.FEEDBACK),
-    }
-    store.append(tables, [], NOW.replace(tzinfo=None))
+    whole, emptied = calls(100), calls(9, request=msgspec.Raw(b"null"))
+    logged(store, [*whole, *emptied], [demonstration(call.id) for call in [*whole, *emptied]])
 
     built = build(store, tmp_path)
 

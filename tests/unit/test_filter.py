@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +13,7 @@ from pydantic import ValidationError
 
 from gateway.log import rows
 from gateway.log.filter import Filter
-from gateway.log.record import Feedback, Invocation, new_id
+from gateway.log.record import Edit, Feedback, Invocation, new_id
 from gateway.log.store import Store
 from learner.settings import explain
 from tests.factories import NOW, invocation
@@ -41,35 +40,21 @@ class World:
         self.feedback = [self._feedback(dice, *dice.choice(targets)) for _ in range(250)]
         self.edits = {call.id: self._tags(dice) for call in dice.sample(self.calls, 30)}
         self.store = Store(path)
-        at = NOW.replace(tzinfo=None)
-        edits = [
-            {
-                "id": str(new_id()),
-                "ts": at,
-                "ingest_ts": at,
-                "tenant": "default",
-                "invocation_id": str(call),
-                "tags": list(tags.items()),
-            }
-            for call, newest in self.edits.items()
-            for tags in ({"a": "superseded"}, newest)
-        ]
-        schema = pa.schema(
-            [(n, pa.string()) for n in ("id", "tenant", "invocation_id")]
-            + [(n, pa.timestamp("us")) for n in ("ts", "ingest_ts")]
-            + [("tags", pa.map_(pa.string(), pa.string()))]
-        )
-        calls = [rows.invocation_row(call, NOW) for call in self.calls]
-        said = [rows.feedback_row(one, NOW) for one in self.feedback]
-        self.store.append(
-            {
-                "invocations": rows.table(calls, rows.INVOCATIONS),
-                "feedback": rows.table(said, rows.FEEDBACK),
-                "edits": pa.Table.from_pylist(edits, schema=schema),
-            },
-            [],
-            at,
-        )
+        tables = {
+            "invocations": rows.table(
+                [rows.invocation(call, NOW, {}) for call in self.calls], rows.INVOCATIONS
+            ),
+            "feedback": rows.table(
+                [rows.feedback(one, NOW) for one in self.feedback], rows.FEEDBACK
+            ),
+            "edits": rows.table([rows.edit(edit, NOW) for edit in self._edits()], rows.EDITS),
+        }
+        self.store.append(tables, [], NOW)
+
+    def _edits(self) -> Iterator[Edit]:
+        for call, newest in self.edits.items():
+            for tags in ({"a": "superseded"}, newest):
+                yield Edit(id=new_id(), ts=NOW, tenant="default", invocation_id=call, tags=tags)
 
     def _call(self, dice: random.Random, episodes: list[UUID]) -> Invocation:
         call = new_id()
@@ -118,8 +103,7 @@ class World:
 
     def _means(self, where: dict[str, Any], call: Invocation) -> bool:
         tags = call.tags or {}
-        if call.id in self.edits and call.tenant == "default":
-            tags = self.edits[call.id]
+        tags = self.edits.get(call.id, tags)
         columns = {
             "task": call.task,
             "alias": call.request_model,
