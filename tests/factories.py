@@ -7,7 +7,9 @@ from uuid import UUID
 
 import msgspec
 
+from gateway.log.import_.intake import Intake
 from gateway.log.record import Feedback, Invocation, new_id
+from gateway.log.subject import SubjectKey, episode_of
 
 NOW = datetime(2026, 9, 1, 12, 0, tzinfo=UTC)
 
@@ -54,4 +56,18 @@ def demonstration(target: UUID, *, name: str = "refund", **arguments: str) -> Fe
         target_id=target,
         name="demonstration",
         value={"role": "assistant", "tool_calls": [call]},
+    )
+
+
+def intake(origin: str, **changes: Any) -> Intake:
+    """An import into tenant ``default``, at ``NOW``."""
+    return Intake(
+        **{
+            "origin": origin,
+            "tenant": "default",
+            "at": NOW,
+            "subject": SubjectKey(b"k" * 32).of,
+            "episode": episode_of,
+        }
+        | changes
     )
