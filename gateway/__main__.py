@@ -1,12 +1,18 @@
 """``python -m gateway``: one worker. Several share a port; the kernel spreads connections."""
 
 import logging
+import os
 import socket
+import sys
 from datetime import UTC, datetime
 
 import uvicorn
+from fastapi import FastAPI
 
 from gateway.app import create_app
+from gateway.errors import KeyUnavailable
+from gateway.log.cipher import Keyring
+from gateway.log.subject import SubjectKey
 from gateway.settings import GatewaySettings
 
 
@@ -14,7 +20,10 @@ def main() -> None:
     """Serve until SIGTERM, then finish what runs."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings = GatewaySettings()
-    app = create_app(settings, now=lambda: datetime.now(UTC))
+    try:
+        app = _app(settings)
+    except KeyUnavailable as error:
+        sys.exit(f"the gateway cannot start: {error}")
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -29,6 +38,16 @@ def main() -> None:
         timeout_graceful_shutdown=settings.drain_s,
     )
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def _app(settings: GatewaySettings) -> FastAPI:
+    keys = Keyring.from_environment(os.environ)
+    return create_app(
+        settings,
+        subjects=SubjectKey.open(settings.subject_key),
+        cipher=keys.spool if keys else None,
+        now=lambda: datetime.now(UTC),
+    )
 
 
 if __name__ == "__main__":

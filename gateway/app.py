@@ -2,62 +2,83 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime
-from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse
 from starlette.routing import Route
 
-from gateway.api import chat, envelope, feedback, models
+from gateway.api import chat, envelope, feedback, health, models, owner, scores
+from gateway.log.cipher import Cipher
 from gateway.log.spool import SpoolWriter
+from gateway.log.subject import SubjectKey
 from gateway.recorder import Recorder
 from gateway.settings import GatewaySettings
 from gateway.state import State
 from gateway.upstream import Upstream
 
 
-def create_app(settings: GatewaySettings, *, now: Callable[[], datetime]) -> FastAPI:
-    """The ASGI application. It opens the spool and the state when it starts up."""
+def create_app(
+    settings: GatewaySettings,
+    *,
+    subjects: SubjectKey,
+    cipher: Cipher | None = None,
+    now: Callable[[], datetime],
+) -> FastAPI:
+    """The ASGI application. It opens the spool and the state when it starts up.
+
+    With a ``cipher`` the spool is encrypted.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        state = State.open(settings.database, now=now)
-        spool = SpoolWriter(settings.spool, settings.worker)
-        upstream = Upstream(
-            timeout_s=settings.upstream_timeout_s, connections=settings.upstream_connections
-        )
-        app.state.gateway, app.state.spool, app.state.now = state, spool, now
-        endpoint = chat.ChatCompletions(
-            state, upstream, Recorder(spool), max_body_bytes=settings.max_body_bytes, now=now
-        )
-        # A class instance, so that Starlette hands it the bare ASGI call.
-        app.router.routes.insert(0, Route(chat.PATH, endpoint, methods=["POST"]))
-        follower = asyncio.create_task(
-            state.follow(poll_s=settings.poll_s, refresh_s=settings.refresh_s)
-        )
-        yield
-        follower.cancel()
-        with suppress(asyncio.CancelledError):
-            await follower
-        await upstream.close()
-        spool.close()
-        state.close()
+        async with AsyncExitStack() as stack:
+            state = State.open(settings.database, now=now)
+            stack.callback(state.close)
+            spool = SpoolWriter(
+                settings.spool,
+                settings.worker,
+                durability=settings.durability,
+                quota=settings.spool_quota,
+                reserve=settings.spool_reserve,
+                cipher=cipher,
+                now=now,
+            )
+            stack.callback(spool.close)
+            upstream = Upstream(
+                timeout_s=settings.upstream_timeout_s, connections=settings.upstream_connections
+            )
+            stack.push_async_callback(upstream.close)
+            app.state.owner = owner.Owner(settings.learner)
+            stack.push_async_callback(app.state.owner.close)
+            recorder = Recorder(spool, best_effort=settings.best_effort)
+            app.state.gateway, app.state.recorder, app.state.now = state, recorder, now
+            endpoint = chat.ChatCompletions(
+                state,
+                upstream,
+                recorder,
+                subjects=subjects,
+                capture=settings.capture,
+                max_body_bytes=settings.max_body_bytes,
+                now=now,
+            )
+            # A class instance, so that Starlette hands it the bare ASGI call.
+            app.router.routes.insert(0, Route(chat.PATH, endpoint, methods=["POST"]))
+            follower = asyncio.create_task(
+                state.follow(poll_s=settings.poll_s, refresh_s=settings.refresh_s)
+            )
+            stack.push_async_callback(_ended, follower)
+            yield
 
     app = FastAPI(title="Ratchet", lifespan=lifespan)
+    app.state.settings = settings
     envelope.install(app)
-    app.include_router(models.router)
-    app.include_router(feedback.router)
-
-    @app.get("/health/ready")
-    async def ready() -> JSONResponse:
-        """Whether each alias has an engine to answer it."""
-        snapshot = app.state.gateway.snapshot
-        aliases: dict[str, Any] = {
-            name: bool(snapshot.serving(route)) for name, route in snapshot.routes.items()
-        }
-        is_ready = bool(aliases) and all(aliases.values())
-        return JSONResponse({"ready": is_ready, "aliases": aliases}, 200 if is_ready else 503)
-
+    for resource in (models, feedback, scores, owner, health):
+        app.include_router(resource.router)
     return app
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

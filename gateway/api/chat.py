@@ -5,19 +5,23 @@ last byte.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 import aiohttp
 from starlette.types import Receive, Scope, Send
 
+from gateway.api.context import context
 from gateway.api.envelope import encoded, headers_of, refusal
+from gateway.api.hidden import Hidden
 from gateway.api.request import parse, rewritten
 from gateway.api.stream import DONE, EventStream
-from gateway.errors import GatewayError, TooLarge, Unavailable
+from gateway.errors import GatewayError, RecordFailed, TooLarge, Unavailable
 from gateway.log.record import new_id
+from gateway.log.subject import SubjectKey
 from gateway.recorder import Exchange, Recorder
 from gateway.routing import resolve
+from gateway.settings import Capture
 from gateway.state import State
 from gateway.upstream import Upstream
 
@@ -36,18 +40,22 @@ class ClientGone(Exception):
 class ChatCompletions:
     """The endpoint. One instance serves all requests of a worker."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what all requests share
         self,
         state: State,
         upstream: Upstream,
         recorder: Recorder,
         *,
+        subjects: SubjectKey,
+        capture: Mapping[str, Capture],
         max_body_bytes: int,
         now: Callable[[], datetime],
     ) -> None:
         self._state = state
         self._upstream = upstream
         self._recorder = recorder
+        self._subjects = subjects
+        self._capture = capture
         self._max_body_bytes = max_body_bytes
         self._now = now
 
@@ -62,14 +70,9 @@ class ChatCompletions:
             return
         watch = _cancel_on_hangup(receive)
         try:
-            await self._answer(exchange, send)
-        except GatewayError as error:
-            self._recorder.record(exchange, status=error.status, error_type=error.code)
-            headers = _headers(exchange) | _JSON | headers_of(error)
-            await _send(send, error.status, headers, encoded(error))
+            await self._serve(exchange, send)
         except asyncio.CancelledError:
-            status = exchange.status or CLIENT_CLOSED_REQUEST
-            self._recorder.record(exchange, status=status, error_type="client_disconnect")
+            self._recorder.record_cut(exchange, status=exchange.status or CLIENT_CLOSED_REQUEST)
             if not watch.done():
                 raise
         finally:
@@ -82,8 +85,22 @@ class ChatCompletions:
         key = self._state.key(sent.get(b"authorization", b"").decode("latin-1"))
         body = await self._body(receive)
         request = parse(body)
-        target = resolve(self._state.snapshot, request.model)
-        return Exchange(id=new_id(), ts=ts, key=key, request=request, body=body, target=target)
+        invocation_id = new_id()
+        return Exchange(
+            id=invocation_id,
+            ts=ts,
+            key=key,
+            request=request,
+            body=body,
+            target=resolve(self._state.snapshot, request.model),
+            context=context(
+                sent,
+                request,
+                invocation_id=invocation_id,
+                tenant=key.tenant,
+                subjects=self._subjects,
+            ),
+        )
 
     async def _body(self, receive: Receive) -> bytes:
         pieces: list[bytes] = []
@@ -99,26 +116,42 @@ class ChatCompletions:
             if not message.get("more_body", False):
                 return b"".join(pieces)
 
-    async def _answer(self, exchange: Exchange, send: Send) -> None:
-        stream = bool(exchange.request.stream)
-        body, usage = rewritten(exchange.body, model=exchange.target.model, stream=stream)
+    async def _serve(self, exchange: Exchange, send: Send) -> None:
         try:
-            async with self._upstream.post(
-                exchange.target, PATH, body, request_id=exchange.id.hex
-            ) as response:
-                if stream and response.status == 200:
-                    await self._relay(exchange, response, send, EventStream(usage=usage))
-                else:
-                    await self._whole(exchange, response, send)
+            await self._answer(exchange, send)
         except GatewayError as error:
-            if exchange.status is None:
-                raise
+            await self._refuse(exchange, error, send)
+
+    async def _answer(self, exchange: Exchange, send: Send) -> None:
+        request, target = exchange.request, exchange.target
+        stream = bool(request.stream)
+        # Without bodies there is nowhere to keep what would be captured.
+        wanted = self._capture.get(target.alias) if request.store is not False else None
+        body, hidden = rewritten(
+            exchange.body, model=target.model, stream=stream, capture=wanted or Capture()
+        )
+        async with self._upstream.post(target, PATH, body, request_id=exchange.id.hex) as response:
+            if stream and response.status == 200:
+                await self._relay(exchange, response, send, EventStream(hidden))
+            else:
+                await self._whole(exchange, response, send, hidden)
+
+    async def _refuse(self, exchange: Exchange, error: GatewayError, send: Send) -> None:
+        status = exchange.status or error.status
+        try:
+            self._recorder.record(exchange, status=status, error_type=error.code)
+            await self._recorder.durable(exchange)
+        except RecordFailed as failed:
+            error = failed
+        if exchange.status is None:
+            headers = _headers(exchange) | _JSON | headers_of(error)
+            await _send(send, error.status, headers, encoded(error))
+        else:
             # The answer has begun: what remains is to say in the stream that it broke.
-            self._recorder.record(exchange, status=exchange.status, error_type=error.code)
             await _continue(send, b"data: " + encoded(error) + b"\n\n", more=False)
 
     async def _whole(
-        self, exchange: Exchange, response: aiohttp.ClientResponse, send: Send
+        self, exchange: Exchange, response: aiohttp.ClientResponse, send: Send, hidden: Hidden
     ) -> None:
         payload = await response.read()
         error_type = None
@@ -131,7 +164,9 @@ class ChatCompletions:
         self._recorder.record(
             exchange, status=response.status, response=payload, error_type=error_type
         )
-        await _send(send, response.status, _headers(exchange) | _JSON, payload)
+        await self._recorder.durable(exchange)
+        seen = hidden.of_answer(payload) if response.status == 200 else payload
+        await _send(send, response.status, _headers(exchange) | _JSON, seen)
 
     async def _relay(
         self,
@@ -145,8 +180,9 @@ class ChatCompletions:
         async for piece in response.content.iter_any():
             exchange.received(piece)
             out = events.whole(piece)
-            if DONE in out:
+            if out.endswith(DONE):
                 self._recorder.record(exchange, status=200)
+                await self._recorder.durable(exchange)
                 await _continue(send, out, more=False)
                 return
             if out:

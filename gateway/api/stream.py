@@ -1,17 +1,16 @@
 """Cuts a stream of bytes into whole server-sent events, and leaves out what was not asked for."""
 
-DONE = b"data: [DONE]"
+from gateway.api.hidden import Hidden
+
+DONE = b"data: [DONE]\n\n"
+"""The last event. What a model says cannot look like it: in JSON a line break is escaped."""
 
 
 class EventStream:
-    """Whole events, as they come.
+    """Whole events, as they come, without what is ``hidden``."""
 
-    With ``usage`` False the usage event, which the gateway asked for and the client did not,
-    is left out.
-    """
-
-    def __init__(self, *, usage: bool) -> None:
-        self._usage = usage
+    def __init__(self, hidden: Hidden) -> None:
+        self._hidden = hidden
         self._rest = b""
 
     def whole(self, piece: bytes) -> bytes:
@@ -22,8 +21,4 @@ class EventStream:
             self._rest = data
             return b""
         self._rest = data[cut:]
-        out = data if cut == len(data) else data[:cut]
-        if self._usage or b'"choices":[]' not in out:
-            return out
-        kept = (event for event in out.split(b"\n\n") if b'"choices":[]' not in event)
-        return b"\n\n".join(kept)
+        return self._hidden.of_events(data if cut == len(data) else data[:cut])

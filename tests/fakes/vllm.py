@@ -9,6 +9,9 @@ from aiohttp import web
 
 Message = dict[str, Any]
 
+PROMPT_IDS = [1, 2, 3]
+END_ID = 0
+
 
 def echo(body: dict[str, Any]) -> Message:
     """Answers with the model's name and the last message: shows who answered what."""
@@ -90,11 +93,8 @@ class FakeVllm:
         usage = {"prompt_tokens": 5, "completion_tokens": len(text.split()), "total_tokens": 5}
         if body.get("stream"):
             return await self._stream(request, body, head, message, usage)
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        if body.get("return_token_ids"):
-            head |= {"prompt_token_ids": [1, 2, 3]}
-            tokens = [{"token": "x", "logprob": -0.5}] * 2
-            choice |= {"token_ids": [4, 5], "logprobs": {"content": tokens}}
+        choice = {"index": 0, "message": message, **_tokens(body, 4, 5), "finish_reason": "stop"}
+        head |= {"prompt_token_ids": PROMPT_IDS if body.get("return_token_ids") else None}
         self.finished += 1
         return web.json_response(
             head
@@ -113,22 +113,40 @@ class FakeVllm:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         head = head | {"object": "chat.completion.chunk"}
-        deltas = [{"role": "assistant", "content": ""}]
-        deltas += [{"content": f"{word} "} for word in (message.get("content") or "").split()]
-        for number, delta in enumerate(deltas):
+        prompt_ids = PROMPT_IDS if body.get("return_token_ids") else None
+        first: dict[str, Any] = {"role": "assistant", "content": ""}
+        choice = {"index": 0, "delta": first, "logprobs": None, "finish_reason": None}
+        await response.write(_event(head | {"choices": [choice], "prompt_token_ids": prompt_ids}))
+        deltas: list[dict[str, Any]] = [
+            {"content": f"{word} "} for word in (message.get("content") or "").split()
+        ]
+        if body.get("return_token_ids") or body.get("logprobs"):
+            deltas.append({})  # a token without text is told of only to who asks for tokens
+        for number, delta in enumerate(deltas, 1):
             if number == self.cut_after and request.transport is not None:
                 request.transport.abort()
                 return response
-            choice = {"index": 0, "delta": delta, "finish_reason": None}
+            choice = {"index": 0, "delta": delta, "finish_reason": None} | _tokens(body, number)
             await response.write(_event(head | {"choices": [choice]}))
             await asyncio.sleep(self.chunk_delay_s)
-        last = {"index": 0, "delta": {}, "finish_reason": "stop"}
+        last = {"index": 0, "delta": {}, "finish_reason": "stop"} | _tokens(body, END_ID)
         await response.write(_event(head | {"choices": [last]}))
         if (body.get("stream_options") or {}).get("include_usage"):
             await response.write(_event(head | {"choices": [], "usage": usage}))
         await response.write(b"data: [DONE]\n\n")
         self.finished += 1
         return response
+
+
+def _tokens(body: dict[str, Any], *ids: int) -> dict[str, Any]:
+    """What vLLM says of the tokens of one choice or event: null where it was not asked."""
+    content = [
+        {"token": f"t{one}", "logprob": -0.5, "bytes": [], "top_logprobs": []} for one in ids
+    ]
+    return {
+        "logprobs": {"content": content} if body.get("logprobs") else None,
+        "token_ids": list(ids) if body.get("return_token_ids") else None,
+    }
 
 
 def _event(body: dict[str, Any]) -> bytes:

@@ -1,5 +1,6 @@
 """A gateway worker as its own process, in front of an in-process fake vLLM."""
 
+import json
 import os
 import signal
 import socket
@@ -10,12 +11,15 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from gateway.keys import KeyStore
+from gateway.log.cipher import Cipher
 from gateway.log.ingest import Ingester
+from gateway.log.record import decode
 from gateway.log.store import Store
 from serving.artifact import Artifact
 from serving.database import open_database
@@ -68,6 +72,17 @@ class Gateway:
         self.registry.promote(ALIAS, added.version, at=at)
         return added.served_name
 
+    def spooled(self, cipher: Cipher | None = None) -> list[Any]:
+        """The records in the spool, as the gateway has written them."""
+        segments = sorted((self.data / "spool").glob("*.jsonl"))
+        lines = b"".join(segment.read_bytes() for segment in segments).splitlines()
+        return [decode(line, cipher) for line in lines]
+
+    async def post(self, path: str, body: object, **headers: str) -> httpx.Response:
+        """The answer to one request, as it is."""
+        async with httpx.AsyncClient(base_url=self.url) as client:
+            return await client.post(path, json=body, headers=self.headers | headers)
+
     def logged(self, sql: str = "SELECT * FROM invocations ORDER BY id") -> list[dict[str, object]]:
         """The log's answer, after ingesting what is in the spool now."""
         with Store(self.data / "log.duckdb") as store:
@@ -88,7 +103,13 @@ async def vllm() -> AsyncIterator[FakeVllm]:
 
 
 @pytest.fixture
-def gateway(tmp_path: Path, vllm: FakeVllm) -> Iterator[Gateway]:
+def settings() -> dict[str, object]:
+    """What a test has the gateway told beyond the usual: parametrize it."""
+    return {}
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, vllm: FakeVllm, settings: dict[str, object]) -> Iterator[Gateway]:
     url = f"sqlite:///{tmp_path / 'state.db'}"
     registry = Registry.open(url)
     registry.declare(ALIAS, "base", "base", datetime.now(UTC))
@@ -100,8 +121,13 @@ def gateway(tmp_path: Path, vllm: FakeVllm) -> Iterator[Gateway]:
         "GATEWAY_PORT": str(port),
         "GATEWAY_DATABASE": url,
         "GATEWAY_SPOOL": str(tmp_path / "spool"),
+        "GATEWAY_SPOOL_RESERVE": "0",
+        "GATEWAY_SUBJECT_KEY": str(tmp_path / "subject.key"),
+        "GATEWAY_LEARNER": str(tmp_path / "learner.sock"),
         "GATEWAY_MAX_BODY_BYTES": "100000",
     }
+    for name, value in settings.items():
+        environment[name] = value if isinstance(value, str) else json.dumps(value)
     with subprocess.Popen([sys.executable, "-m", "gateway"], env=environment) as process:
         gateway = Gateway(
             f"http://127.0.0.1:{port}", secret, registry, keys, vllm, tmp_path, process

@@ -13,6 +13,8 @@ from openai import APIError, AsyncOpenAI, AuthenticationError, NotFoundError
 from serving.registry import EngineState
 from tests.integration.conftest import ALIAS, Gateway
 
+PATH = "/v1/chat/completions"
+
 
 def openai(gateway: Gateway) -> AsyncOpenAI:
     return AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.key, max_retries=0)
@@ -102,10 +104,10 @@ async def test_without_the_adapter_nobody_answers_in_its_place(gateway: Gateway)
     async with openai(gateway) as client:
         await _until_answered_by(client, name)
         del gateway.vllm.adapters[name]  # restarted, and its agent has not noticed yet
-        lost = await _post(gateway, gateway.body())
+        lost = await gateway.post(PATH, gateway.body())
         gateway.report(state=EngineState.STARTING)
         await asyncio.sleep(0.2)
-        starting = await _post(gateway, gateway.body())
+        starting = await gateway.post(PATH, gateway.body())
 
     for response in (lost, starting):
         assert response.status_code == 503
@@ -193,7 +195,7 @@ async def test_no_key_a_wrong_key_and_a_revoked_key_are_401(gateway: Gateway) ->
     (key,) = gateway.keys.active().values()
     gateway.keys.revoke(key.id, at=datetime.now(UTC))
     async with asyncio.timeout(5):
-        while (revoked := await _post(gateway, gateway.body())).status_code == 200:
+        while (revoked := await gateway.post(PATH, gateway.body())).status_code == 200:
             pass
 
     assert nobody.status_code == revoked.status_code == 401
@@ -235,60 +237,9 @@ async def test_bad_bodies_are_400_and_name_the_field(gateway: Gateway) -> None:
 
 
 async def test_a_body_over_the_limit_is_413(gateway: Gateway) -> None:
-    response = await _post(gateway, gateway.body("x" * 200_000))
+    response = await gateway.post(PATH, gateway.body("x" * 200_000))
 
     assert response.status_code == 413
-
-
-async def test_feedback_takes_the_same_way_as_answers(gateway: Gateway) -> None:
-    async with openai(gateway) as client:
-        answer = await client.chat.completions.create(model=ALIAS, messages=messages("x"))
-    call = {"type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
-    right = {"tool_calls": [call]}
-    given = [
-        ("demonstration", right),
-        ("comment", "wrong tool"),
-        ("solved", False),
-        ("stars", 0.5),
-    ]
-    for name, value in given:
-        response = await _feedback(gateway, metric_name=name, value=value, inference_id=answer.id)
-        assert response.status_code == 200, response.text
-    dry = await _feedback(
-        gateway, metric_name="stars", value=1, inference_id=answer.id, dryrun=True
-    )
-
-    rows = gateway.logged("SELECT f.* FROM feedback f JOIN invocations i ON i.id = f.target_id")
-    assert dry.status_code == 200
-    assert {row["name"] for row in rows} == {name for name, _ in given}
-    by_name = {row["name"]: row for row in rows}
-    assert by_name["solved"]["score_value"] == 0.0
-    assert by_name["comment"]["explanation"] == "wrong tool"
-    demonstrated = json.loads(str(by_name["demonstration"]["value"]))
-    assert demonstrated == {"role": "assistant", "tool_calls": [call]}
-
-
-BAD_CALL = {"tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}
-BAD_FEEDBACK: list[tuple[dict[str, object], str | None]] = [
-    ({"inference_id": None}, None),
-    ({"inference_id": "gpt-4"}, "inference_id"),
-    ({"value": "text"}, "value"),
-    ({"metric_name": "demonstration", "value": {"role": "user"}}, "value.role"),
-    ({"metric_name": "demonstration", "value": BAD_CALL}, "value.tool_calls.0"),
-    ({"metric_name": "comment", "value": 1}, "value"),
-]
-
-
-async def test_bad_feedback_is_400_and_not_taken(gateway: Gateway) -> None:
-    good = {"metric_name": "stars", "value": 1, "inference_id": "chatcmpl-" + "0" * 32}
-
-    for change, param in BAD_FEEDBACK:
-        response = await _feedback(gateway, **(good | change))
-
-        assert response.status_code == 400, change
-        assert response.json()["error"]["param"] == param
-
-    assert gateway.logged("SELECT * FROM feedback") == []
 
 
 async def test_models_list_the_aliases(gateway: Gateway) -> None:
@@ -302,18 +253,6 @@ async def test_models_list_the_aliases(gateway: Gateway) -> None:
 
     assert [model.id for model in listed] == [ALIAS]
     assert (one.model_extra or {})["adapter"] == name
-
-
-async def _post(gateway: Gateway, body: dict[str, object]) -> httpx.Response:
-    async with httpx.AsyncClient() as client:
-        url = f"{gateway.url}/v1/chat/completions"
-        return await client.post(url, json=body, headers=gateway.headers)
-
-
-async def _feedback(gateway: Gateway, **body: object) -> httpx.Response:
-    async with httpx.AsyncClient() as client:
-        url = f"{gateway.url}/v1/feedback"
-        return await client.post(url, json=body, headers=gateway.headers)
 
 
 async def _until_answered_by(client: AsyncOpenAI, model: str) -> None:

@@ -1,7 +1,6 @@
 import json
 from typing import Any
 
-from gateway.api.stream import EventStream
 from gateway.log.assemble import completion
 
 
@@ -71,20 +70,3 @@ def test_a_cut_stream_gives_what_was_received() -> None:
     assert body is not None
     assert body["choices"][0]["message"]["content"] == "a"
     assert completion("") is None
-
-
-def test_events_leave_only_whole() -> None:
-    events = EventStream(usage=True)
-
-    first, second, third = (events.whole(p) for p in (b"data: a\n\ndata", b": b\n", b"\n"))
-
-    assert (first, second, third) == (b"data: a\n\n", b"", b"data: b\n\n")
-
-
-def test_usage_that_was_not_asked_for_is_left_out_wherever_it_is_cut() -> None:
-    stream = b'data: {"choices":[{}]}\n\ndata: {"choices":[],"usage":{}}\n\ndata: [DONE]\n\n'
-    wanted = b'data: {"choices":[{}]}\n\ndata: [DONE]\n\n'
-
-    for cut in range(len(stream)):
-        events = EventStream(usage=False)
-        assert events.whole(stream[:cut]) + events.whole(stream[cut:]) == wanted
