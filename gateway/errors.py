@@ -4,6 +4,7 @@ GatewayError                 carries the HTTP status and OpenAI's error fields
 ├── InvalidRequest      400  the body is not what the endpoint takes
 ├── Unauthorized        401  no key, or one we do not know
 ├── ModelNotFound       404  no alias of that name
+├── NotFound            404  the log holds no such thing of this tenant
 ├── NotFound            404  the caller's tenant has no such thing
 ├── TooLarge            413  the body is over the limit
 ├── Unavailable         503  no engine can answer for this model right now
@@ -60,6 +61,14 @@ class ModelNotFound(GatewayError):
 
 class NotFound(GatewayError):
     """The caller's tenant has no such thing, whoever else may."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class NotFound(GatewayError):
+    """The log holds no such thing, or not of this tenant."""
 
     status = 404
     type = "invalid_request_error"
