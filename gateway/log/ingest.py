@@ -1,35 +1,51 @@
 """Moves what the spool has into the log, exactly once."""
 
-import gzip
 import logging
-import shutil
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-from gateway.errors import StoreError
-from gateway.log import rows
-from gateway.log.record import Feedback, Invocation, decode
-from gateway.log.spool import SUFFIX, sealed
-from gateway.log.store import Offset, Store
+import duckdb
+import pyarrow as pa
+
+from gateway.errors import StoreError, StoreFull
+from gateway.log import done, quarantine, rows
+from gateway.log.batch import Batch
+from gateway.log.cipher import Cipher
+from gateway.log.cost import Price
+from gateway.log.done import Kept
+from gateway.log.erasure import Erased
+from gateway.log.lines import READ_BYTES, Line, Source
+from gateway.log.record import Incident, new_id
+from gateway.log.segment import SUFFIX, sweep
+from gateway.log.store import Store
 
 logger = logging.getLogger(__name__)
 
-BATCH_BYTES = 4 << 20
-KEEP_S = 24 * 3600
+PASS_BYTES = 16 << 20
+"""Read before a transaction is made of it, however many segments wait."""
+KEEP = timedelta(hours=24)
+OFFSETS_KEPT = timedelta(days=30)
+PRUNE_EVERY_S = 3600.0
+LONGEST_WAIT_S = 30.0
 
-
-@dataclass(slots=True)
-class _Batch:
-    """What one transaction adds."""
-
-    invocations: list[dict[str, Any]] = field(default_factory=list)
-    feedback: list[dict[str, Any]] = field(default_factory=list)
-    offsets: list[Offset] = field(default_factory=list)
+_CONTENT = (
+    duckdb.DataError,
+    duckdb.IntegrityError,
+    duckdb.InvalidInputException,
+    duckdb.OutOfMemoryException,
+    pa.ArrowException,
+)
+"""What DuckDB says when the rows are to blame, not the disk."""
+_FORGOTTEN = """
+DELETE FROM spool_segments WHERE segment IN (
+  SELECT segment FROM spool_segments GROUP BY segment HAVING max(ts) < ?)
+  AND NOT list_contains(?::VARCHAR[], segment)
+"""
 
 
 class Ingester:
@@ -37,110 +53,227 @@ class Ingester:
 
     Rows and offsets are committed together, so that a crash anywhere between reading and
     retiring a segment neither loses nor doubles a record. Retired segments are kept for a
-    day, compressed: should the log lose its write-ahead file, they hold what it held.
+    day: should the log lose its write-ahead file, or itself, they are read again, and only
+    what is missing is added. What cannot be read is kept in ``quarantine``, and the log has an
+    incident that says so.
     """
 
-    def __init__(self, store: Store, spool: Path, *, now: Callable[[], datetime]) -> None:
+    def __init__(  # noqa: PLR0913 - what connects a spool with a log
+        self,
+        store: Store,
+        spool: Path,
+        *,
+        now: Callable[[], datetime],
+        prices: Mapping[str, Price] | None = None,
+        cipher: Cipher | None = None,
+        reserve: int = 0,
+    ) -> None:
+        self.trouble: str | None = None
+        """Why the log does not take what the spool has; None when it does. For a health check."""
         self._store = store
         self._spool = spool
         self._now = now
-        for name in ("done", "quarantine"):
-            (spool / name).mkdir(parents=True, exist_ok=True)
-        self._offsets = store.offsets()
+        self._prices = prices or {}
+        self._cipher = cipher
+        self._reserve = reserve
+        self._lock = threading.Lock()
+        self._turn = ""
+        self._failures = 0
+        self._suspect = False
+        self._unreadable: str | None = None
+        self._healed: list[Incident] = []
+        for folder in (done.FOLDER, quarantine.FOLDER):
+            (spool / folder).mkdir(parents=True, exist_ok=True)
+        sweep(spool)
+        self._load()
 
     def run_once(self) -> int:
-        """Ingest what is there; how many rows that added. Raises StoreError; then nothing is."""
-        batch = _Batch()
-        finished = [
-            segment
-            for segment in sorted(self._spool.glob(f"*{SUFFIX}"))
-            if self._read(segment, batch)
-        ]
-        if batch.offsets:
-            self._commit(batch)
-        for segment in finished:
-            self._retire(segment)
-        return len(batch.invocations) + len(batch.feedback)
+        """Take in what is there, up to PASS_BYTES; how many lines that were, 0: nothing is left.
+
+        From any thread. Raises StoreError or OSError; then nothing was taken that is not in the
+        log, and the next call starts by mending what it can.
+        """
+        with self._lock:
+            try:
+                self._mend()
+                lines, finished = self._gather()
+                self._commit(lines)
+                for source in finished:
+                    self._retire(source)
+            except (StoreError, OSError) as error:
+                # A first failure may pass; after a second one only a new start may help.
+                blames_store = isinstance(error, StoreError) and not isinstance(error, StoreFull)
+                self._suspect = blames_store and self._failures > 0
+                self._failures += 1
+                raise
+            self._failures = 0
+            return len(lines)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is read, taken or retired meanwhile; writers go on."""
+        with self._lock:
+            yield
 
     def run(self, stop: threading.Event, *, every_s: float = 0.25) -> None:
-        """Ingest until ``stop``; a store that fails is reopened and the work repeated."""
-        pruned = 0.0
-        while not stop.wait(every_s):
+        """Ingest until ``stop``. Whatever goes wrong is said once, and tried again."""
+        pruned = float("-inf")
+        while not stop.wait(min(every_s * 2 ** min(self._failures, 20), LONGEST_WAIT_S)):
             try:
-                while self.run_once():
+                while self.run_once() and not stop.is_set():
                     pass
-                if time.monotonic() - pruned > 3600:
+                if time.monotonic() - pruned > PRUNE_EVERY_S:
                     pruned = time.monotonic()
-                    self._prune()
-            except StoreError:
-                logger.exception("the log refused a batch; reopening it")
-                self._recover(stop)
-        self.run_once()
-
-    def _recover(self, stop: threading.Event) -> None:
-        while not stop.wait(1.0):
-            try:
-                self._store.reopen()
-                self._offsets = self._store.offsets()
-            except StoreError:
-                logger.exception("the log cannot be reopened yet")
+                    self.prune()
+            except (StoreError, OSError) as error:
+                self._say(f"the log is in trouble; what is spooled waits: {error}")
             else:
-                return
-
-    def _read(self, segment: Path, batch: _Batch) -> bool:
-        """Take the segment's new whole lines; True when it is sealed and nothing is left."""
-        start = self._offsets.get(segment.name, 0)
-        # Asked before reading: whatever a dead writer left is then seen below.
-        is_sealed = sealed(segment)
-        with segment.open("rb") as file:
-            file.seek(start)
-            data = file.read(BATCH_BYTES)
-            whole = data.rfind(b"\n") + 1
-            if data and not whole and len(data) == BATCH_BYTES:
-                data += file.readline()
-                whole = len(data) if data.endswith(b"\n") else 0
-        if not whole:
-            return is_sealed
-        taken = sum(self._take(line, segment, batch) for line in data[:whole].splitlines())
-        batch.offsets.append(Offset(segment.name, start + whole, taken))
-        return False
-
-    def _take(self, line: bytes, segment: Path, batch: _Batch) -> int:
+                self._say(self._unreadable)
         try:
-            record = decode(line)
-            if isinstance(record, Invocation):
-                batch.invocations.append(rows.invocation_row(record, self._now()))
-            elif isinstance(record, Feedback):
-                batch.feedback.append(rows.feedback_row(record, self._now()))
-        except (ValueError, RecursionError) as error:
-            # DecodeError, UnicodeDecodeError, and what json.loads says of absurd numbers.
-            logger.warning("a damaged line of %s goes to quarantine: %s", segment.name, error)
-            with (self._spool / "quarantine" / segment.name).open("ab") as file:
-                file.write(line + b"\n")
-            return 0
-        return 1
+            self.run_once()
+        except (StoreError, OSError):
+            logger.exception("what is left in the spool waits for the next start")
 
-    def _commit(self, batch: _Batch) -> None:
-        tables = {
-            "invocations": rows.table(batch.invocations, rows.INVOCATIONS),
-            "feedback": rows.table(batch.feedback, rows.FEEDBACK),
+    def prune(self) -> None:
+        """Let go of segments kept long enough, and of offsets that nobody will ask for.
+
+        Only after a checkpoint: what was ingested a day ago may still be in the WAL alone.
+        """
+        with self._lock:
+            oldest = (self._now() - KEEP).timestamp()
+            old = [
+                kept
+                for kept in done.kept(self._spool)
+                if kept.segment not in self._replays and kept.path.stat().st_mtime < oldest
+            ]
+            if old:
+                self._store.checkpoint()
+            for kept in old:
+                kept.path.unlink()
+            here = [path.name for path in self._spool.glob(f"*{SUFFIX}")]
+            here += [kept.segment for kept in done.kept(self._spool)]
+            with self._store.transaction() as transaction:
+                before = (self._now() - OFFSETS_KEPT).replace(tzinfo=None)
+                transaction.execute(_FORGOTTEN, [before, here])
+
+    def _load(self) -> None:
+        """Learn from the log how far it is."""
+        self._offsets = self._store.offsets()
+        self._erased = Erased.read(self._store)
+        self._replays = {
+            kept.segment: kept
+            for kept in done.kept(self._spool)
+            if self._offsets.get(kept.segment, 0) < kept.size
         }
-        filled = {name: table for name, table in tables.items() if table.num_rows}
-        self._store.append(filled, batch.offsets, self._now().replace(tzinfo=None))
-        for offset in batch.offsets:
-            self._offsets[offset.segment] = offset.upto
 
-    def _retire(self, segment: Path) -> None:
-        if segment.stat().st_size:
-            kept = self._spool / "done" / f"{segment.name}.gz"
-            partial = kept.with_suffix(".tmp")
-            with segment.open("rb") as source, gzip.open(partial, "wb", compresslevel=1) as target:
-                shutil.copyfileobj(source, target)
-            partial.replace(kept)
-        segment.unlink()
+    def _mend(self) -> None:
+        """Open the log anew if it broke, and look again at all that it may have lost."""
+        reopens = self._store.broken or self._suspect
+        if reopens:
+            self._store.reopen()
+            self._suspect = False
+        healed = self._store.take_healed()
+        self._healed += (
+            Incident(id=new_id(), ts=self._now(), kind="healed", n=1, detail=detail)
+            for detail in healed
+        )
+        if self._healed:
+            made = [rows.incident(incident, self._now()) for incident in self._healed]
+            with self._store.transaction() as transaction:
+                transaction.insert("incidents", rows.table(made, rows.INCIDENTS))
+                transaction.execute("DELETE FROM spool_segments")
+            self._healed = []
+            self._load()
+        elif reopens or self._failures:
+            self._load()
 
-    def _prune(self) -> None:
-        oldest = self._now().timestamp() - KEEP_S
-        for kept in (self._spool / "done").iterdir():
-            if kept.stat().st_mtime < oldest:
-                kept.unlink()
+    def _sources(self) -> list[Source]:
+        """What may hold something new; each call begins behind where the last one ended."""
+        names = {path.name: Source(path.name, path) for path in self._spool.glob(f"*{SUFFIX}")}
+        replays = {name: Source(name, kept) for name, kept in self._replays.items()}
+        sources = sorted((replays | names).values(), key=lambda source: source.segment)
+        start = bisect_right(sources, self._turn, key=lambda source: source.segment)
+        return sources[start:] + sources[:start]
+
+    def _gather(self) -> tuple[list[Line], list[Source]]:
+        """The next lines, and the segments of which nothing is left behind them."""
+        lines: list[Line] = []
+        finished = []
+        left = PASS_BYTES
+        self._unreadable = None
+        for source in self._sources():
+            start = self._offsets.get(source.segment, 0)
+            try:
+                new, is_finished = source.read(start, self._cipher)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self._unreadable = f"a segment of the spool cannot be read: {error}"
+                continue
+            lines += new
+            if is_finished:
+                finished.append(source)
+            left -= new[-1].end - start if new else 0
+            self._turn = source.segment
+            if left < READ_BYTES:
+                break
+        return lines, finished
+
+    def _commit(self, lines: list[Line]) -> None:
+        """Bring the lines into the log. If it refuses some, these go to quarantine alone."""
+        if not lines:
+            return
+        try:
+            self._write(lines)
+        except (StoreError, pa.ArrowException, OverflowError) as error:
+            if not _is_refusal(error, lines):
+                raise
+            if len(lines) == 1:
+                refused = lines[0]._replace(record=None, why=f"the log refuses it: {error}")
+                self._write([refused])
+                return
+            middle = len(lines) // 2
+            self._commit(lines[:middle])
+            self._commit(lines[middle:])
+
+    def _write(self, lines: list[Line]) -> None:
+        free = self._store.free()
+        if free < self._reserve:
+            raise StoreFull(
+                f"its disk has {free >> 20} MB left, and {self._reserve >> 20} MB must stay free: "
+                "make room, or lower `log.reserve`"
+            )
+        batch = Batch.of(lines, self._now(), self._erased, self._prices)
+        for damage in batch.damages:
+            logger.warning("to quarantine: %s: %s", damage.name, damage.lines[0].why)
+            damage.keep(self._spool / quarantine.FOLDER)
+        with self._store.transaction() as transaction:
+            batch.write(transaction, self._erased)
+        self._offsets |= batch.offsets
+        if batch.erases:
+            self._erased = Erased.read(self._store)
+
+    def _retire(self, source: Source) -> None:
+        if isinstance(source.place, Kept):
+            del self._replays[source.segment]
+        else:
+            done.keep(source.place)
+
+    def _say(self, trouble: str | None) -> None:
+        """Log what changed, not what is still so."""
+        if (trouble is None) != (self.trouble is None):
+            if trouble is None:
+                logger.info("the log takes what is spooled again")
+            else:
+                logger.error(trouble)
+        self.trouble = trouble
+
+
+def _is_refusal(error: Exception, lines: list[Line]) -> bool:
+    """Whether the log refuses what the lines say, and would take other lines."""
+    cause = error.__cause__ if isinstance(error, StoreError) else error
+    if len(lines) > 1:
+        return isinstance(cause, (*_CONTENT, OverflowError))
+    if isinstance(cause, duckdb.OutOfMemoryException) and len(lines[0].raw) < READ_BYTES:
+        return False  # it is somebody else who takes the memory
+    return lines[0].record is not None and isinstance(cause, (*_CONTENT, OverflowError))

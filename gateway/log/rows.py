@@ -1,28 +1,32 @@
 """Records of the spool become rows of the log: the border between the two vocabularies."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 
-from gateway.log.answer import prompt_hash, told
+from gateway.log.answer import Usage, prompt_hash, read
 from gateway.log.assemble import completion
-from gateway.log.record import Feedback, Invocation
+from gateway.log.cost import Price
+from gateway.log.record import Edit, Feedback, Incident, Invocation
 
+Row = tuple[Any, ...]
+
+_ID = pa.uuid()
 _TAGS = pa.map_(pa.string(), pa.string())
 _TS = pa.timestamp("us")
 
 INVOCATIONS = pa.schema(
     [
-        ("id", pa.string()),
+        ("id", _ID),
         ("ts", _TS),
         ("ingest_ts", _TS),
         ("tenant", pa.string()),
         ("task", pa.string()),
-        ("episode_id", pa.string()),
-        ("parent_id", pa.string()),
+        ("episode_id", _ID),
+        ("parent_id", _ID),
         ("conversation_id", pa.string()),
         ("trace_id", pa.string()),
         ("span_id", pa.string()),
@@ -60,12 +64,12 @@ INVOCATIONS = pa.schema(
 
 FEEDBACK = pa.schema(
     [
-        ("id", pa.string()),
+        ("id", _ID),
         ("ts", _TS),
         ("ingest_ts", _TS),
         ("tenant", pa.string()),
         ("target", pa.string()),
-        ("target_id", pa.string()),
+        ("target_id", _ID),
         ("name", pa.string()),
         ("origin", pa.string()),
         ("score_value", pa.float64()),
@@ -79,46 +83,173 @@ FEEDBACK = pa.schema(
     ]
 )
 
+EDITS = pa.schema(
+    [
+        ("id", _ID),
+        ("ts", _TS),
+        ("ingest_ts", _TS),
+        ("tenant", pa.string()),
+        ("invocation_id", _ID),
+        ("tags", _TAGS),
+    ]
+)
 
-def invocation_row(record: Invocation, ingested_at: datetime) -> dict[str, Any]:
-    """The row of one invocation; a streamed answer is assembled here, off the hot path."""
-    request = json.loads(bytes(record.request))
-    response = completion(record.sse) if record.sse else json.loads(bytes(record.response))
-    answer = response if isinstance(response, dict) else {}
-    row = _shared(record, ingested_at)
-    if "error" in answer and not record.error_type:
+INCIDENTS = pa.schema(
+    [
+        ("id", _ID),
+        ("ts", _TS),
+        ("ingest_ts", _TS),
+        ("kind", pa.string()),
+        ("n", pa.int32()),
+        ("segment", pa.string()),
+        ("at_byte", pa.int64()),
+        ("detail", pa.string()),
+    ]
+)
+
+_NO_USAGE = Usage()
+_encoder = msgspec.json.Encoder()
+
+
+def invocation(
+    record: Invocation, at: datetime, prices: Mapping[str, Price], *, bare: bool = False
+) -> Row:
+    """The row of one invocation; a streamed answer is assembled here, off the hot path.
+
+    ``bare`` leaves out the bodies, and with them the consent to learn. Raises ValueError or
+    RecursionError for bodies that the log cannot hold.
+    """
+    body: bytes | msgspec.Raw = record.response
+    if record.sse is not None:
+        body = _encoder.encode(completion(record.sse))
+    answer = read(body)
+    usage = answer.usage or _NO_USAGE
+    prompt, written = usage.prompt_tokens_details, usage.completion_tokens_details
+    tokens = (
+        _first(record.input_tokens, usage.prompt_tokens),
+        _first(record.output_tokens, usage.completion_tokens),
+        _first(record.cache_read_input_tokens, prompt and prompt.cached_tokens),
+        _first(record.reasoning_output_tokens, written and written.reasoning_tokens),
+    )
+    cost = record.cost
+    if cost is None and (price := prices.get(record.request_model)) is not None:
+        cost = _cost(price, *tokens[:3])
+    error_type = record.error_type
+    if error_type is None and answer.failed and (record.status or 200) < 400:
         # vLLM tells of its failure inside the stream and then ends it as if all were well.
-        row["error_type"] = "engine_error"
-    row |= told(answer)
-    return row | {
-        "episode_id": str(record.episode_id),
-        "prompt_hash": prompt_hash(request),
-        "schema_version": record.v,
-        "request": bytes(record.request).decode(),
-        "response": json.dumps(response) if record.sse else bytes(record.response).decode(),
-    }
+        error_type = "engine_error"
+    return (
+        record.id.bytes,
+        record.ts,
+        at,
+        record.tenant,
+        record.task,
+        record.episode_id.bytes,
+        None if record.parent_id is None else record.parent_id.bytes,
+        record.conversation_id,
+        record.trace_id,
+        record.span_id,
+        record.operation_name,
+        record.provider_name,
+        record.origin,
+        record.request_model,
+        _first(record.response_model, answer.model),
+        _first(record.response_id, answer.id),
+        record.engine,
+        record.adapter,
+        record.arm,
+        record.propensity,
+        record.stream,
+        _first(record.finish_reasons, answer.finish_reasons),
+        record.status,
+        error_type,
+        *tokens,
+        record.time_to_first_chunk,
+        record.duration,
+        cost,
+        record.subject_id,
+        record.train_ok and not bare,
+        record.stored and not bare,
+        record.prompt_hash or prompt_hash(record.request),
+        _tags(record.tags),
+        record.v,
+        None if bare else _text(record.request),
+        None if bare else _text(body),
+    )
 
 
-def feedback_row(record: Feedback, ingested_at: datetime) -> dict[str, Any]:
+def feedback(record: Feedback, at: datetime) -> Row:
     """The row of one piece of feedback."""
-    row = _shared(record, ingested_at)
-    row["target_id"] = str(record.target_id)
-    row["value"] = None if record.value is None else json.dumps(record.value)
-    return row
+    return (
+        record.id.bytes,
+        record.ts,
+        at,
+        record.tenant,
+        record.target,
+        record.target_id.bytes,
+        record.name,
+        record.origin,
+        record.score_value,
+        record.score_label,
+        record.explanation,
+        None if record.value is None else _encoder.encode(record.value).decode(),
+        record.source,
+        record.evaluator,
+        record.error_type,
+        _tags(record.tags),
+    )
 
 
-def table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """An Arrow table of ``rows``; columns they lack are NULL."""
-    return pa.Table.from_pylist(list(rows), schema=schema)
+def edit(record: Edit, at: datetime) -> Row:
+    """The row of one change of a stored completion's metadata."""
+    return (
+        record.id.bytes,
+        record.ts,
+        at,
+        record.tenant,
+        record.invocation_id.bytes,
+        _tags(record.tags),
+    )
 
 
-def _shared(record: Invocation | Feedback, ingested_at: datetime) -> dict[str, Any]:
-    row = {name: getattr(record, name) for name in record.__struct_fields__ if name not in _BODIES}
-    row["id"] = str(record.id)
-    row["ts"] = record.ts.replace(tzinfo=None)
-    row["ingest_ts"] = ingested_at.replace(tzinfo=None)
-    row["tags"] = list(record.tags.items()) if record.tags else None
-    return row
+def incident(record: Incident, at: datetime) -> Row:
+    """The row of one incident."""
+    return (
+        record.id.bytes,
+        record.ts,
+        at,
+        record.kind,
+        record.n,
+        record.segment,
+        record.at_byte,
+        record.detail,
+    )
 
 
-_BODIES = frozenset({"request", "response", "sse", "v"})
+def table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
+    """An Arrow table of ``rows``. Raises pa.ArrowException, OverflowError for what never fits."""
+    columns: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else [()] * len(schema)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _first(brought: Any, read: Any) -> Any:
+    """What the record brought along is believed."""
+    return read if brought is None else brought
+
+
+def _cost(price: Price, read: int | None, written: int | None, cached: int | None) -> float | None:
+    if read is None and written is None:
+        return None
+    return price.of(read or 0, written or 0, cached or 0)
+
+
+def _text(body: bytes | msgspec.Raw) -> str | None:
+    """A body as it came, byte for byte. Raises UnicodeDecodeError."""
+    text = str(body, "utf-8")
+    # What was erased is padded, so that lines keep their length.
+    return None if text.rstrip() == "null" else text
+
+
+def _tags(tags: Mapping[str, str] | None) -> list[tuple[str, str]] | None:
+    return list(tags.items()) if tags else None
