@@ -1,0 +1,397 @@
+"""Somebody is forgotten: in every file under ``data``, and nobody else is."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gateway.log.filter import Filter
+from gateway.log.ingest import Ingester
+from gateway.log.record import Feedback, Invocation, encode, new_id
+from gateway.log.spool import SpoolWriter
+from gateway.log.store import Store
+from gateway.log.subject import SubjectKey
+from learner.dataset.build import Built, build, record_lineage
+from learner.dataset.snapshot import read
+from learner.erasure import Erasures, Whom
+from learner.jobs import Phase, Turn, TurnState, TurnStore
+from learner.scribe import Scribe
+from learner.settings import RetentionSection
+from learner.upkeep import Upkeep
+from serving.artifact import Artifact
+from serving.database import open_database
+from serving.registry import Registry
+from tests.factories import NOW, body, demonstration, invocation
+
+MARKER = "pomegranate-4711"
+USER = "alice@example.com"
+LATER = NOW + timedelta(hours=1)
+
+
+@dataclass
+class House:
+    """A data folder with everything that may hold what clients said."""
+
+    data: Path
+    store: Store
+    ingester: Ingester
+    writer: SpoolWriter
+    scribe: Scribe
+    upkeep: Upkeep
+    erasures: Erasures
+    registry: Registry
+    turns: TurnStore
+    clock: list[datetime]
+
+    @property
+    def subject(self) -> str:
+        return SubjectKey.open(self.data / "subject.key").of("default", USER)
+
+    def secret(self, **changes: Any) -> Invocation:
+        """A call of alice's."""
+        fields: dict[str, Any] = {
+            "subject_id": self.subject,
+            "conversation_id": MARKER,
+            "request": body(f"{MARKER} {new_id()}"),
+            "response": msgspec.Raw(b"null"),
+            "sse": f'data: {{"choices":[{{"index":0,"delta":{{"content":"{MARKER}"}}}}]}}\n\n',
+        }
+        return invocation(**fields | changes)
+
+    def ingest(self) -> None:
+        while self.ingester.run_once():
+            pass
+
+    def calls(self) -> set[str]:
+        rows = self.store.rows("SELECT id::VARCHAR AS id FROM invocations")
+        return {row["id"] for row in rows}
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    data = tmp_path / "data"
+    clock = [LATER]
+    with Store(data / "log.duckdb") as store:
+        ingester = Ingester(store, data / "spool", now=lambda: clock[0])
+        own = SpoolWriter(data / "spool", "learner", reserve=0)
+        database = open_database(f"sqlite:///{data / 'state.db'}")
+        registry = Registry.open(f"sqlite:///{data / 'state.db'}")
+        turns = TurnStore(database)
+        scribe = Scribe(store, own, ingester)
+        upkeep = Upkeep(
+            store,
+            ingester,
+            turns,
+            spool=data / "spool",
+            datasets=data / "datasets",
+            retention=RetentionSection(),
+            cipher=None,
+            now=lambda: clock[0],
+        )
+        erasures = Erasures(
+            store,
+            scribe,
+            upkeep,
+            registry,
+            SubjectKey.open(data / "subject.key"),
+            datasets=data / "datasets",
+            now=lambda: clock[0],
+        )
+        writer = SpoolWriter(data / "spool", "w0", reserve=0)
+        yield House(data, store, ingester, writer, scribe, upkeep, erasures, registry, turns, clock)
+        writer.close()
+        own.close()
+        erasures.close()
+        registry.close()
+        database.dispose()
+
+
+def holders(data: Path) -> set[str]:
+    """Kinds of files that hold the marker, compressed or not."""
+    found = set()
+    for path in data.rglob("*"):
+        if path.is_file() and MARKER.encode() in _content(path):
+            folder = path.parent.relative_to(data)
+            found.add(path.name if str(folder) == "." else str(folder))
+    return found
+
+
+def _content(path: Path) -> bytes:
+    if path.suffix == ".zst":
+        return pa.input_stream(path, compression="zstd").read()
+    if path.suffix == ".parquet":
+        return str(pq.read_table(path).to_pylist()).encode()
+    return path.read_bytes()
+
+
+def dataset(house: House, *calls: Invocation) -> Built:
+    """Everybody's calls, demonstrated and made a snapshot of."""
+    for call in calls:
+        order = MARKER if call.subject_id == house.subject else "7"
+        house.writer.append(demonstration(call.id, order=order))
+    house.ingest()
+    built = build(
+        house.store,
+        "helpdesk",
+        tenant="default",
+        where=Filter(),
+        held_out=0.8,
+        upto=LATER,
+        folder=house.data / "datasets",
+    )
+    record_lineage(house.store, built, alias="helpdesk", upto=LATER, at=LATER)
+    return built
+
+
+def everywhere(house: House) -> tuple[list[Invocation], list[Invocation], Built]:
+    """Alice's calls wherever a call can be, among others'; hers, the others', their snapshot."""
+    mine = [house.secret() for _ in range(4)]
+    others = [invocation(), *(invocation(subject_id="b0" * 16) for _ in range(45))]
+    first = SpoolWriter(house.data / "spool", "w1", reserve=0)
+    for call in (*others[:30], *mine[:2]):
+        first.append(call)
+    first.close()
+    for call in (*others[30:], *mine[2:]):
+        house.writer.append(call)
+    damaged = house.data / "spool" / f"w2-{new_id()}.jsonl"
+    damaged.write_bytes(encode(house.secret())[:-30] + b"\n" + b"{half\n")
+    words = {"name": "comment", "value": MARKER, "source": "human"}
+    for target, name in (("invocation", mine[0].id), ("episode", mine[1].episode_id)):
+        said = Feedback(
+            id=new_id(), ts=NOW, tenant="default", target=target, target_id=name, **words
+        )
+        house.writer.append(said)
+    built = dataset(house, *others, *mine)
+    house.ingest()
+    return mine, others, built
+
+
+def counts(house: House) -> dict[str, int]:
+    tables = ("invocations", "feedback", "erasures", "erased", "erasure_steps", "dataset_items")
+    return {
+        table: house.store.rows(f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in tables
+    }
+
+
+def test_who_is_forgotten_is_in_no_file_and_everybody_else_still_is(house: House) -> None:
+    mine, others, built = everywhere(house)
+    house.store.checkpoint()
+    fresh = house.secret()
+    house.writer.append(fresh)
+    house.ingest()
+    before = holders(house.data)
+
+    receipt = house.erasures.ask(Whom(user=USER), tenant="default", remove_now=True)
+
+    assert before == {
+        "log.duckdb",
+        "log.duckdb.wal",
+        "spool",
+        "spool/done",
+        "spool/quarantine",
+        "datasets",
+    }
+    assert holders(house.data) == set()
+    assert house.calls() == {str(call.id) for call in others}
+    assert counts(house)["feedback"] == len(others)
+    assert (receipt["status"], receipt["invocations"]) == ("removed", len(mine) + 1)
+    assert receipt["feedback"] == len(mine) + 2
+    assert not built.path.exists()
+
+
+def test_the_raw_name_of_who_is_forgotten_is_written_nowhere(house: House) -> None:
+    house.writer.append(house.secret())
+
+    house.erasures.ask(Whom(user=USER), tenant="default")
+
+    named = [path for path in house.data.rglob("*") if path.is_file()]
+    assert not [path for path in named if USER.encode() in _content(path)]
+
+
+def test_nothing_comes_back_when_the_whole_spool_is_read_again(house: House) -> None:
+    everywhere(house)
+    house.erasures.ask(Whom(user=USER), tenant="default", remove_now=True)
+    before = counts(house)
+
+    with house.store.transaction() as transaction:
+        transaction.execute("DELETE FROM spool_segments")
+    again = Ingester(house.store, house.data / "spool", now=lambda: LATER)
+    while again.run_once():
+        pass
+
+    assert counts(house) == before
+    assert holders(house.data) == set()
+
+
+def test_what_turns_up_late_is_left_out_and_what_began_later_is_kept(house: House) -> None:
+    house.erasures.ask(Whom(user=USER), tenant="default")
+    late, after = house.secret(), house.secret(ts=LATER + timedelta(seconds=1))
+    for record in (late, demonstration(late.id, order=MARKER), after):
+        house.writer.append(record)
+
+    house.ingest()
+
+    assert house.calls() == {str(after.id)}
+    assert counts(house)["feedback"] == 0
+    assert house.erasures.recent(tenant="default")[0]["invocations"] == 1
+
+
+def test_late_rows_of_somebody_already_removed_leave_the_files_with_the_next_removal(
+    house: House,
+) -> None:
+    house.erasures.ask(Whom(user=USER), tenant="default", remove_now=True)
+    house.writer.append(house.secret())
+    house.ingest()
+
+    house.upkeep.remove()
+
+    assert holders(house.data) == set()
+
+
+def test_the_receipt_names_snapshots_and_adapters_and_what_became_of_them(house: House) -> None:
+    _, others, built = everywhere(house)
+    adapter = register(house, built.path.stem)
+
+    receipt = house.erasures.ask(Whom(user=USER), tenant="default", remove_now=True)
+
+    [told] = receipt["datasets"]
+    rebuilt = house.data / "datasets" / f"{told['rebuilt_as']}.parquet"
+    samples = [*read(rebuilt, "train"), *read(rebuilt, "held_out")]
+    assert (told["sha256"], told["removed"]) == (built.path.stem, True)
+    assert {sample.id for sample in samples} == {str(call.id) for call in others}
+    assert receipt["adapters"] == [
+        {"alias": "helpdesk", "version": 1, "served_name": adapter, "stage": "candidate"}
+    ]
+    assert house.store.rows(
+        "SELECT n_rows, query FROM datasets WHERE sha256 = ?", [rebuilt.stem]
+    ) == [{"n_rows": len(others), "query": f"erasure {receipt['id']} of {built.path.stem}"}]
+
+
+def test_a_snapshot_rebuilt_twice_is_followed_to_its_newest(house: House) -> None:
+    _, others, built = everywhere(house)
+    first = house.erasures.ask(Whom(user=USER), tenant="default", remove_now=True)
+    once = first["datasets"][0]["rebuilt_as"]
+
+    second = house.erasures.ask(Whom(invocation_id=others[0].id), tenant="default", remove_now=True)
+
+    again = house.erasures.get(first["id"], tenant="default")
+    newest = {told["rebuilt_as"] for told in second["datasets"]}
+    assert again is not None
+    assert {told["sha256"] for told in second["datasets"]} == {built.path.stem, once}
+    assert newest == {again["datasets"][0]["rebuilt_as"]} != {once}
+    assert [file.stem for file in (house.data / "datasets").iterdir()] == [*newest]
+
+
+def test_a_snapshot_that_a_turn_learns_from_waits_for_its_end(house: House) -> None:
+    *_, built = everywhere(house)
+    turn = running(house, dataset=str(built.path))
+
+    waiting = house.erasures.ask(Whom(user=USER), tenant="default", remove_now=True)
+    held = holders(house.data)
+    house.turns.save(turn.to(TurnState.FAILED, at=LATER), expected=turn)
+    house.upkeep.remove()
+
+    done = house.erasures.get(waiting["id"], tenant="default")
+    assert (waiting["status"], held) == ("deleted", {"datasets"})
+    assert done is not None
+    assert (done["status"], holders(house.data)) == ("removed", set())
+
+
+def test_an_erasure_is_finished_within_a_day_by_itself(house: House) -> None:
+    everywhere(house)
+    waiting = house.erasures.ask(Whom(user=USER), tenant="default")
+
+    house.upkeep.tick()
+    early = house.erasures.get(waiting["id"], tenant="default")
+    house.clock[0] += timedelta(days=1)
+    house.upkeep.tick()
+
+    late = house.erasures.get(waiting["id"], tenant="default")
+    assert early is not None
+    assert late is not None
+    assert (early["status"], late["status"]) == ("deleted", "removed")
+    assert holders(house.data) == set()
+
+
+def test_while_a_snapshot_is_being_made_the_tick_waits(house: House) -> None:
+    everywhere(house)
+    running(house, dataset=None)
+    waiting = house.erasures.ask(Whom(user=USER), tenant="default")
+    house.clock[0] += timedelta(days=2)
+
+    house.upkeep.tick()
+
+    told = house.erasures.get(waiting["id"], tenant="default")
+    assert told is not None
+    assert told["status"] == "deleted"
+
+
+def test_expired_bodies_leave_log_and_snapshots_by_themselves(house: House) -> None:
+    *_, built = everywhere(house)
+    house.clock[0] += timedelta(days=31)
+
+    keeping(house, RetentionSection(bodies=timedelta(days=30))).tick()
+
+    emptied = "SELECT count(*) AS n FROM invocations WHERE request IS NULL AND response IS NULL"
+    assert house.store.rows(emptied)[0]["n"] == counts(house)["invocations"] > 0
+    assert not built.path.exists()
+    assert not list((house.data / "datasets").iterdir())
+
+
+def test_a_single_call_is_forgotten_and_no_other_tenant_can_see_or_do_that(house: House) -> None:
+    mine, others, _ = everywhere(house)
+
+    foreign = house.erasures.ask(Whom(invocation_id=mine[0].id), tenant="other")
+    kept_by_it = house.calls()
+    own = house.erasures.ask(Whom(invocation_id=mine[0].id), tenant="default")
+
+    every = {str(call.id) for call in (*mine, *others)}
+    assert (foreign["invocations"], kept_by_it) == (0, every)
+    assert own["invocations"] == 1
+    assert house.calls() == every - {str(mine[0].id)}
+    assert house.erasures.get(own["id"], tenant="other") is None
+    assert [one["id"] for one in house.erasures.recent(tenant="other")] == [foreign["id"]]
+
+
+def register(house: House, digest: str) -> str:
+    """An adapter that learnt from the snapshot; its served name."""
+    house.registry.declare("helpdesk", "base", "base", NOW)
+    artifact = Artifact("c0ffee" * 10, house.data / "adapters" / "x", 8, "base")
+    lineage = {"turn": "turn-1", "dataset": digest}
+    return house.registry.add("helpdesk", artifact, at=NOW, lineage=lineage).served_name
+
+
+def running(house: House, *, dataset: str | None) -> Turn:
+    turn = Turn(
+        id="turn-1",
+        alias="helpdesk",
+        state=TurnState.RUNNING,
+        phase=Phase.SFT,
+        trigger="test",
+        started_at=NOW,
+        changed_at=NOW,
+        watermark=NOW,
+        dataset=dataset,
+    )
+    house.turns.add(turn)
+    return turn
+
+
+def keeping(house: House, retention: RetentionSection) -> Upkeep:
+    """The same house with clocks."""
+    return Upkeep(
+        house.store,
+        house.ingester,
+        house.turns,
+        spool=house.data / "spool",
+        datasets=house.data / "datasets",
+        retention=retention,
+        cipher=None,
+        now=lambda: house.clock[0],
+    )
