@@ -20,34 +20,27 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from gateway.log.catalogue import QUERIES
+from gateway.log.filter import Filter
 from gateway.log.ingest import Ingester
 from gateway.log.store import Store
+from learner.dataset import build
+from learner.dataset.build import count_new
+from tests.benchmarks.traffic import START
 
 ASKED = 9
 SAY_EVERY_S = 2.0
 
-CANDIDATES = """
+BODIES = """
 SELECT id::VARCHAR AS id, request, response, prompt_hash FROM invocations
-WHERE request_model = 'helpdesk' AND tenant = 'default' AND train_ok AND status = 200
-  AND ingest_ts > ? AND ingest_ts <= ? ORDER BY id LIMIT 2000
-"""
-DEMONSTRATED = """
-SELECT i.id::VARCHAR AS id, i.request, i.prompt_hash, f.value AS demonstration
-FROM feedback f JOIN invocations i ON f.target_id = i.id AND f.tenant = i.tenant
-WHERE f.name = 'demonstration' AND f.target = 'invocation'
-  AND i.request_model = 'helpdesk' AND i.tenant = 'default' AND i.train_ok
-QUALIFY row_number() OVER (PARTITION BY i.id ORDER BY f.id DESC) = 1 ORDER BY f.id
+WHERE request_model = 'helpdesk' AND tenant = 'default' AND train_ok AND error_type IS NULL
+  AND ingest_ts > ? ORDER BY id LIMIT 2000
 """
 DASHBOARD = """
 SELECT task, adapter, count(*) AS n, quantile_cont(duration, [0.5, 0.95]) AS seconds,
   sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
   count(error_type) AS errors
 FROM invocations WHERE tenant = 'default' GROUP BY task, adapter
-"""
-RATINGS = """
-SELECT i.task, avg(f.score_value) AS score, count(*) AS n
-FROM feedback_current f JOIN invocations i ON f.target_id = i.id AND f.tenant = i.tenant
-WHERE f.name = 'helpful' GROUP BY i.task
 """
 POINT = "SELECT * FROM invocations WHERE id = ?::UUID"
 
@@ -91,16 +84,29 @@ def _ingest(store: Store, spool: Path) -> dict[str, Any]:
 
 
 def _questions(store: Store) -> Iterator[tuple[str, Callable[[], object]]]:
-    watermark = store.rows(
-        "SELECT quantile_disc(ingest_ts, 0.99) AS since, max(ingest_ts) AS upto, "
-        "quantile_disc(id, 0.7)::VARCHAR AS id FROM invocations"
+    """What the learner asks every second and before a turn, a dashboard, and the named queries."""
+    some = store.rows(
+        "SELECT quantile_disc(ingest_ts, 0.9) AS since, quantile_disc(id, 0.7)::VARCHAR AS id "
+        "FROM invocations"
     )[0]
-    span = [watermark["since"], watermark["upto"]]
-    yield "candidates", partial(store.table, CANDIDATES, span)
-    yield "demonstrated", partial(store.table, DEMONSTRATED)
+    now = datetime.now(UTC)
+    since = some["since"].replace(tzinfo=UTC)
+    everything = Filter().sql(now)
+    yield (
+        "new",
+        partial(count_new, store, "helpdesk", "default", Filter(), after=since, now=now),
+    )
+    demonstrated = build._DEMONSTRATED.format(where=everything.text)
+    parameters = ["helpdesk", "default", now.replace(tzinfo=None), *everything.parameters]
+    yield "demonstrated", partial(store.table, demonstrated, parameters)
+    yield "bodies", partial(store.table, BODIES, [some["since"]])
     yield "dashboard", partial(store.table, DASHBOARD)
-    yield "ratings", partial(store.table, RATINGS)
-    yield "point", partial(store.table, POINT, [watermark["id"]])
+    yield "point", partial(store.table, POINT, [some["id"]])
+    for name, query in QUERIES.items():
+        wanted = {"since": START.isoformat(), "after": since.isoformat(), "until": "0s"}
+        known = {parameter.name for parameter in query.parameters}
+        asked = query.asked({k: v for k, v in wanted.items() if k in known}, now)
+        yield name, partial(store.table, asked.text, asked.parameters)
 
 
 def _median_ms(ask: Callable[[], object]) -> float:
