@@ -17,13 +17,12 @@ from pathlib import Path
 import uvicorn
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from gateway.errors import StoreError
-from gateway.log.ingest import Ingester
+from gateway.errors import KeyUnavailable, StoreError
 from learner.api.app import create_app
 from learner.cycle import Cycle, Places
 from learner.errors import ConfigError
 from learner.jobs import LeaseStore, TurnStore
-from learner.log import open_log
+from learner.log import open_ingester, open_log
 from learner.policy import policies
 from learner.service import Service
 from learner.settings import RatchetConfig, load
@@ -44,7 +43,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True)
     try:
         asyncio.run(serve(load(parser.parse_args().config)))
-    except (ConfigError, StoreError) as error:
+    except (ConfigError, KeyUnavailable, StoreError) as error:
         sys.exit(str(error))
 
 
@@ -54,10 +53,9 @@ async def serve(config: RatchetConfig) -> None:
     database = open_database(config.database)
     turns = TurnStore(database)
     with open_log(config) as log:
-        ingester = Ingester(log, config.spool, now=now)
+        ingester = open_ingester(config, log, now)
         stop_ingest = threading.Event()
-        ingest = threading.Thread(target=ingester.run, args=(stop_ingest,), name="ingest")
-        ingest.start()
+        ingest = asyncio.create_task(asyncio.to_thread(ingester.run, stop_ingest), name="ingest")
         places = Places(
             datasets=config.data / "datasets",
             adapters=config.data / "adapters",
@@ -80,13 +78,13 @@ async def serve(config: RatchetConfig) -> None:
             "the learner owns %s and runs %d policies", config.log_url, len(config.policies)
         )
         try:
-            await _answer(create_app(log, turns), config.learner_socket)
+            await _answer(create_app(log, turns), config.learner_socket, ingest)
         finally:
             ticker.shutdown(wait=False)
             await service.stop()
             service.release()
             stop_ingest.set()
-            await asyncio.to_thread(ingest.join)
+            await ingest
 
 
 class _Server(uvicorn.Server):
@@ -98,8 +96,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _answer(app: object, path: Path) -> None:
-    """Serve the socket until SIGTERM or Ctrl-C."""
+async def _answer(app: object, path: Path, ingest: asyncio.Task[None]) -> None:
+    """Serve the socket until SIGTERM or Ctrl-C, or until ingest fails: then start over."""
     path.parent.mkdir(parents=True, exist_ok=True)
     server = _Server(
         uvicorn.Config(
@@ -113,6 +111,7 @@ async def _answer(app: object, path: Path) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, setattr, server, "should_exit", True)  # noqa: FBT003
+    ingest.add_done_callback(lambda _: setattr(server, "should_exit", True))
     await server.serve()
 
 
