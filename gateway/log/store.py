@@ -15,10 +15,14 @@ import pyarrow as pa
 
 from gateway.errors import BadQuery, StoreBroken, StoreError
 from gateway.log.cipher import Keyring
+from gateway.log.damage import gave_up
+from gateway.log.ducklake import POSTGRES, SQLITE, DuckLake
 from gateway.log.engine import Engine
 from gateway.log.native import DuckFile
 from gateway.log.session import Session
 from gateway.log.statement import check
+
+HEALINGS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +69,14 @@ class Store:
     def __init__(
         self, url: str | Path, *, lake: str | Path | None = None, keys: Keyring | None = None
     ) -> None:
-        self._engine: Engine = DuckFile(Path(url), keys)
+        self._engine = _engine(str(url), lake, keys)
         self._writing = threading.Lock()
         self._state = threading.RLock()
         self._sessions: set[Session] = set()
         self._healed: list[str] = []
         self._broken = False
         self._damage: str | None = None
-        self._connection: duckdb.DuckDBPyConnection | None = self._engine.open()
+        self._connection: duckdb.DuckDBPyConnection | None = self._opened()
 
     def __enter__(self) -> Self:
         return self
@@ -116,8 +120,7 @@ class Store:
         """
         with self._state:
             self._shut()
-            self._connection = self._engine.open()
-            self._broken, self._damage = False, None
+            self._connection = self._opened()
 
     def checkpoint(self) -> None:
         """Write everything committed into its final place. Waits for the running transaction."""
@@ -137,7 +140,7 @@ class Store:
                 try:
                     self._engine.swap()
                 finally:
-                    self._connection = self._engine.open()
+                    self._connection = self._opened()
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -178,6 +181,12 @@ class Store:
             check(sql, cursor)
         return self.table(sql)
 
+    def select_batches(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """The same as ``batches``. Raises BadQuery before the first for anything else."""
+        with self._reading("", BadQuery) as cursor:
+            check(sql, cursor)
+        return self.batches(sql)
+
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """The answer to a query of ours, a dict a row."""
         answer: list[dict[str, Any]] = self.table(sql, parameters).to_pylist()
@@ -195,7 +204,7 @@ class Store:
     ) -> Iterator[pa.RecordBatch]:
         """The answer to a query of ours, ``rows`` at a time, of one moment of the log.
 
-        Memory stays constant, unless the query itself sorts or groups. Raises StoreError in
+        There is at least one batch, so that its columns are known. Memory stays constant, unless the query itself sorts or groups. Raises StoreError in
         between when the log is reopened or compacted meanwhile.
         """
         with self._session() as session:
@@ -203,12 +212,16 @@ class Store:
                 cursor.execute("BEGIN TRANSACTION READ ONLY")
                 answer = cursor.execute(sql, list(parameters))
                 reader = session.reader = answer.to_arrow_reader(rows)
+            is_first = True
             while True:
                 with self.work(session, "", BadQuery):
                     batch = next(reader, None)
                 if batch is None:
-                    return
+                    break
+                is_first = False
                 yield batch
+            if is_first:
+                yield pa.RecordBatch.from_pylist([], schema=reader.schema)
 
     @contextmanager
     def work(
@@ -237,12 +250,27 @@ class Store:
         with self._session() as session, self.work(session, what, refused) as cursor:
             yield cursor
 
+    def _opened(self) -> duckdb.DuckDBPyConnection:
+        """Open the log, healed as often as it takes: its write-ahead file, and itself."""
+        for _ in range(HEALINGS):
+            if self._damage is not None:
+                self._healed.append(self._engine.heal(self._damage))
+                self._damage = None
+            try:
+                connection = self._engine.open()
+            except StoreBroken as error:
+                self._damage = str(error)
+            else:
+                self._broken = False
+                return connection
+        raise StoreError(f"{self._engine.name} cannot be healed: {self._damage}")
+
     def _gave_up(self, error: Exception) -> bool:
         message = str(error)
         if self._engine.damaged(message):
             self._damage = message
             return True
-        return isinstance(error, duckdb.FatalException) or "has been invalidated" in message
+        return gave_up(error)
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
@@ -263,6 +291,17 @@ class Store:
         if self._connection is not None:
             self._connection.close()
         self._connection = None
+
+
+def _engine(url: str, lake: str | Path | None, keys: Keyring | None) -> Engine:
+    if not url.startswith("ducklake:"):
+        return DuckFile(Path(url), keys)
+    if not url.startswith((SQLITE, POSTGRES)) or lake is None:
+        raise StoreError(
+            f"{url.split(':')[0]} needs a place for its Parquet, and a catalog: "
+            f"{SQLITE}FILE or {POSTGRES}DSN"
+        )
+    return DuckLake(url, str(lake), keys)
 
 
 _SEGMENTS = pa.schema(

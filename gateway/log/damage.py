@@ -1,0 +1,53 @@
+"""What DuckDB says when the disk does not give back what was written."""
+
+import os
+from pathlib import Path
+
+import duckdb
+
+_CORRUPT = (
+    "Corrupt database file",
+    "Corrupt WAL file",
+    "does not match stored checksum",
+    "Computed AES tag differs",
+    "Decompression fail",
+    "Failed to deserialize",
+    "Failed to decode",
+)
+_WAL = "Failure while replaying WAL"
+_NOT_OURS = "not a valid DuckDB database file"
+_NO_ROOM = ("No space left", "Disk quota exceeded", "Out of Memory")
+
+_HEADERS = 3 * 4096
+_BLOCK = 262_144
+"""A DuckDB file is three headers and whole blocks."""
+
+
+def is_damage(message: str) -> bool:
+    """Whether bytes on disk are not what was written; a full disk is not damage."""
+    if any(reason in message for reason in _NO_ROOM):
+        return False
+    return _WAL in message or any(sign in message for sign in _CORRUPT)
+
+
+def is_in_wal(message: str) -> bool:
+    """Whether the damage is in the write-ahead file: what was checkpointed is whole."""
+    return _WAL in message and "Corrupt database file" not in message
+
+
+def is_headless(message: str, path: Path) -> bool:
+    """Whether a file that DuckDB does not know for its own is one of ours all the same.
+
+    The first bytes of ours may have been lost; somebody else's file is none of our business.
+    """
+    if _NOT_OURS not in message:
+        return False
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = os.pread(file.fileno(), 12, 0)
+    return size == 0 or head[8:] == b"DUCK" or (size - _HEADERS) % _BLOCK == 0
+
+
+def gave_up(error: Exception) -> bool:
+    """Whether DuckDB refuses everything from now on, until the file is opened anew."""
+    return isinstance(error, duckdb.FatalException) or "has been invalidated" in str(error)

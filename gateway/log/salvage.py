@@ -1,0 +1,106 @@
+"""Saves what can be read of a damaged DuckDB file into a new one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import duckdb
+
+from gateway.log.damage import is_damage
+
+ROW_GROUP = 122_880
+VECTOR = 2_048
+"""Rows that DuckDB reads together at least: no use in asking for fewer."""
+
+_BODIES = {"invocations": ("request", "response"), "feedback": ("explanation", "value")}
+"""The bulk of a file, and nullable: a row is worth keeping without them."""
+_NOT_SAVED = ("spool_segments",)
+"""With the offsets gone, whatever the spool still keeps is ingested again, without doubling."""
+
+
+@dataclass(slots=True)
+class Salvage:
+    """What has been saved of the database attached as ``damaged`` into the one as ``log``."""
+
+    connection: duckdb.DuckDBPyConnection
+    saved: int = 0
+    gone: int = 0
+    emptied: int = 0
+    """Rows saved without a body."""
+    lost: list[str] = field(default_factory=list)
+    """The rows, or ranges of them, that are gone or lack a body: by id where it can be read."""
+
+    def run(self) -> None:
+        """Copy table by table. Raises duckdb.Error for anything but damage: a full disk, say."""
+        tables = self.connection.execute(
+            "SELECT table_name FROM duckdb_tables() WHERE database_name = 'damaged' "
+            "INTERSECT SELECT table_name FROM duckdb_tables() WHERE database_name = 'log'"
+        ).fetchall()
+        for (table,) in sorted(tables):
+            if table not in _NOT_SAVED:
+                self._table(table)
+
+    def _table(self, table: str) -> None:
+        try:
+            [(last,)] = self.connection.execute(
+                f"SELECT max(rowid) FROM damaged.{table}"  # noqa: S608
+            ).fetchall()
+        except duckdb.Error as error:
+            self._give_up(error, f"{table}: all rows")
+            return
+        for start in range(0, 0 if last is None else last + 1, ROW_GROUP):
+            self._range(table, start, min(start + ROW_GROUP, last + 1))
+
+    def _range(self, table: str, start: int, stop: int) -> None:
+        """Copy rows ``start`` to ``stop``: all, by halves, or without a body."""
+        if self._copied(table, start, stop):
+            return
+        if stop - start > VECTOR:
+            middle = start + max(1, (stop - start) // VECTOR // 2) * VECTOR
+            self._range(table, start, middle)
+            self._range(table, middle, stop)
+            return
+        for columns in _without(table):
+            if self._copied(table, start, stop, columns):
+                self.emptied += stop - start
+                self._name(table, start, stop, f"without {' and '.join(columns)}")
+                return
+        self.gone += stop - start
+        self._name(table, start, stop, "lost")
+
+    def _copied(self, table: str, start: int, stop: int, empty: tuple[str, ...] = ()) -> bool:
+        columns = f"* REPLACE ({', '.join(f'NULL AS {c}' for c in empty)})" if empty else "*"
+        try:
+            [(count,)] = self.connection.execute(
+                f"INSERT INTO log.{table} BY NAME SELECT {columns} FROM damaged.{table} "  # noqa: S608
+                "WHERE rowid >= ? AND rowid < ?",
+                [start, stop],
+            ).fetchall()
+        except duckdb.Error as error:
+            if not is_damage(str(error)):
+                raise
+            return False
+        self.saved += count
+        return True
+
+    def _name(self, table: str, start: int, stop: int, fate: str) -> None:
+        try:
+            ids = self.connection.execute(
+                f"SELECT id FROM damaged.{table} WHERE rowid >= ? AND rowid < ?",  # noqa: S608
+                [start, stop],
+            ).fetchall()
+        except duckdb.Error:
+            self.lost.append(f"{table} {fate}: rows {start} to {stop - 1}")
+        else:
+            self.lost.extend(f"{table} {fate}: {one}" for (one,) in ids)
+
+    def _give_up(self, error: duckdb.Error, what: str) -> None:
+        if not is_damage(str(error)):
+            raise error
+        self.lost.append(what)
+
+
+def _without(table: str) -> Iterator[tuple[str, ...]]:
+    bodies = _BODIES.get(table, ())
+    yield from ((column,) for column in bodies)
+    if bodies:
+        yield bodies
