@@ -1,13 +1,16 @@
 """The rows of files: JSON lines or one JSON array, gzip or plain, in constant memory."""
 
+import codecs
 import gzip
 import io
 import json
 import os
+import re
 import zlib
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from gateway.errors import ImportFailed
 
@@ -17,6 +20,10 @@ _BOM: Final = b"\xef\xbb\xbf"
 LONGEST: Final = 64 << 20
 """A row of more bytes is taken for a file of another kind."""
 _CHUNK: Final = 1 << 20
+
+_BETWEEN: Final = re.compile(r"[\s,]*")
+
+_File = io.BufferedReader | gzip.GzipFile
 
 
 def files(path: Path, skip: Collection[str] = ()) -> Iterator[Path]:
@@ -58,19 +65,22 @@ def rows(path: Path) -> Iterator[tuple[int, bytes]]:
         ) from error
 
 
-def _opened(path: Path) -> io.BufferedReader:
-    file = path.open("rb")
-    if file.peek(2)[:2] != _GZIP:
-        return file
-    # Several gzip members after each other, as concatenated downloads are, read as one.
-    return io.BufferedReader(gzip.GzipFile(fileobj=file), _CHUNK)
+@contextmanager
+def _opened(path: Path) -> Iterator[_File]:
+    with path.open("rb") as file:
+        if file.peek(2)[:2] != _GZIP:
+            yield file
+            return
+        # Several gzip members after each other, as concatenated downloads are, read as one.
+        with gzip.GzipFile(fileobj=file) as unpacked:
+            yield unpacked
 
 
-def _is_array(file: io.BufferedReader) -> bool:
+def _is_array(file: _File) -> bool:
     return file.peek(64).removeprefix(_BOM).lstrip()[:1] == b"["
 
 
-def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+def _lines(file: _File) -> Iterator[tuple[int, bytes]]:
     number = 0
     while line := file.readline(LONGEST):
         number += 1
@@ -81,24 +91,25 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
-def _array(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+def _array(file: _File) -> Iterator[tuple[int, bytes]]:
     """The elements of one array, each decoded as soon as it is whole."""
-    text = io.TextIOWrapper(file, encoding="utf-8-sig")
+    text = codecs.getincrementaldecoder("utf-8-sig")()
     decode = json.JSONDecoder().raw_decode
-    buffer = text.read(_CHUNK).lstrip()[1:]
-    for number in range(1, 1 << 62):
-        buffer = buffer.lstrip(" \t\r\n,")
-        while True:
-            try:
-                if buffer.startswith("]"):
-                    return
-                end = decode(buffer)[1]
-                break
-            except json.JSONDecodeError as error:
-                # As much again each time, so that a long element is not decoded too often.
-                more = text.read(max(_CHUNK, len(buffer)))
-                if not more or len(buffer) > LONGEST:
-                    raise ValueError(f"the array is cut or broken: {error}") from error
-                buffer = (buffer + more).lstrip(" \t\r\n,")
-        yield number, buffer[:end].encode()
-        buffer = buffer[end:]
+    buffer = text.decode(file.read(max(_CHUNK, 64))).lstrip()
+    at, number = 1, 0
+    while True:
+        at = _BETWEEN.match(buffer, at).end()  # type: ignore[union-attr]
+        if buffer.startswith("]", at):
+            return
+        try:
+            end = decode(buffer, at)[1]
+        except json.JSONDecodeError as error:
+            # As much again each time, so that a long element is not decoded too often.
+            more = file.read(max(_CHUNK, len(buffer) - at))
+            if not more or len(buffer) - at > LONGEST:
+                raise ValueError(f"the array is cut or broken: {error}") from error
+            buffer, at = buffer[at:] + text.decode(more), 0
+            continue
+        number += 1
+        yield number, buffer[at:end].encode()
+        at = end
