@@ -45,12 +45,12 @@ class Answer(Struct):
     model: str | None = None
     choices: list[Choice] | None = None
     usage: Usage | None = None
-    error: Raw | None = None
+    error: Raw = Raw(b"null")  # msgspec takes ``Raw | None`` for None alone
 
     @property
     def failed(self) -> bool:
         """Whether it tells of an error."""
-        return self.error is not None and bytes(self.error) != b"null"
+        return bytes(self.error) != b"null"
 
     @property
     def finish_reasons(self) -> list[str] | None:
