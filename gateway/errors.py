@@ -5,7 +5,6 @@ GatewayError                 carries the HTTP status and OpenAI's error fields
 ├── Unauthorized        401  no key, or one we do not know
 ├── ModelNotFound       404  no alias of that name
 ├── NotFound            404  the log holds no such thing of this tenant
-├── NotFound            404  the caller's tenant has no such thing
 ├── TooLarge            413  the body is over the limit
 ├── Unavailable         503  no engine can answer for this model right now
 ├── RecordFailed        503  the answer could not be logged, so it is not given
@@ -57,14 +56,6 @@ class ModelNotFound(GatewayError):
     status = 404
     type = "invalid_request_error"
     code = "model_not_found"
-
-
-class NotFound(GatewayError):
-    """The caller's tenant has no such thing, whoever else may."""
-
-    status = 404
-    type = "invalid_request_error"
-    code = "not_found"
 
 
 class NotFound(GatewayError):

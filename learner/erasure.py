@@ -15,12 +15,11 @@ from uuid import UUID
 
 from gateway.errors import StoreError
 from gateway.log.erasure import DELETED
-from gateway.log.record import Erasure, new_id
+from gateway.log.record import Erasure, Record, new_id
 from gateway.log.store import Store
 from gateway.log.subject import SubjectKey
 from learner.dataset.rebuild import OF
 from learner.errors import LearnerError
-from learner.scribe import Scribe
 from learner.upkeep import REMOVED, Upkeep
 from serving.registry import AdapterVersion, Registry
 
@@ -62,7 +61,7 @@ class Erasures:
     def __init__(  # noqa: PLR0913 - what an erasure reaches
         self,
         store: Store,
-        scribe: Scribe,
+        write: Callable[[Record], None],
         upkeep: Upkeep,
         registry: Registry,
         subjects: SubjectKey,
@@ -71,7 +70,7 @@ class Erasures:
         now: Callable[[], datetime],
     ) -> None:
         self._store = store
-        self._scribe = scribe
+        self._write = write
         self._upkeep = upkeep
         self._registry = registry
         self._subjects = subjects
@@ -98,9 +97,9 @@ class Erasures:
             invocation_id=whom.invocation_id,
             reason=reason,
         )
-        self._scribe.write(erasure)
+        self._write(erasure)
         if remove_now:
-            self._remove()
+            self._remove_soon()
         receipt = self.get(str(erasure.id), tenant=tenant)
         if receipt is None:
             raise StoreError(f"erasure {erasure.id} was taken, but is not in the log yet")
@@ -125,12 +124,19 @@ class Erasures:
         sql = f"{_ROWS} WHERE {where} ORDER BY e.id DESC LIMIT {limit:d}"
         return [self._receipt(row) for row in self._store.rows(sql, values)]
 
+    def remove(self) -> int:
+        """Remove physically what any tenant has erased; how many erasures wait for a turn's end.
+
+        Raises StoreError, DatasetError, OSError; all can be repeated.
+        """
+        return self._upkeep.remove()
+
     def close(self) -> None:
         """Wait for a removal that runs."""
         self._remover.shutdown()
 
-    def _remove(self) -> None:
-        """At once, or else at the next tick that it is due at: what was asked for is safe."""
+    def _remove_soon(self) -> None:
+        """What fails is due again within a day, so that it is no fault of the erasure."""
         removal = self._remover.submit(self._upkeep.remove)
         try:
             removal.result(timeout=REMOVAL_S)

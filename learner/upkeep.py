@@ -83,12 +83,12 @@ class Upkeep:
         except (StoreError, DatasetError, OSError):
             logger.exception("upkeep of the log failed; it is tried again at the next tick")
 
-    def remove(self) -> None:
+    def remove(self) -> int:
         """Remove physically what has been erased, or has expired, and shrink the log.
 
         A snapshot that a running turn uses stays until that ends, and with it the erasures it is
-        concerned by stay unfinished. The ingester waits meanwhile, requests do not. Raises
-        StoreError, DatasetError, OSError; all can be repeated.
+        concerned by stay unfinished: how many. The ingester waits meanwhile, requests do not.
+        Raises StoreError, DatasetError, OSError; all can be repeated.
         """
         with self._lock:
             self._ingester.run_once()
@@ -98,13 +98,14 @@ class Upkeep:
                 blanked = blank(self._spool, Erased.read(self._store), self._cipher)
                 self._store.compact()
             self._write_down(pending - waiting, finished=not waiting)
-            logger.info(
-                "compacted the log; %d erasures are removed from every file, %d wait for a turn; "
-                "%d lines of the spool were blanked",
-                len(pending - waiting),
-                len(waiting),
-                blanked,
-            )
+        logger.info(
+            "compacted the log; %d erasures are removed from every file, %d wait for a turn; "
+            "%d lines of the spool were blanked",
+            len(pending - waiting),
+            len(waiting),
+            blanked,
+        )
+        return len(waiting)
 
     def _rebuild(self, pending: set[str]) -> set[str]:
         """Rebuild the snapshots; the erasures that have to wait for a running turn."""

@@ -3,15 +3,15 @@
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gateway.errors import InvalidRequest, NotFound, RecordFailed, SpoolError
+from gateway.errors import InvalidRequest, NotFound
 from gateway.log.subject import invocation_of
+from learner.api.owner import Tenant
 from learner.erasure import Erasures, Whom
 
-Tenant = Annotated[str, Header(alias="x-ratchet-tenant")]
-"""Whom the gateway has let in; the socket is trusted."""
+router = APIRouter()
 
 
 class ErasureIn(BaseModel):
@@ -51,44 +51,52 @@ class ErasureIn(BaseModel):
         return found
 
 
-def routes(erasures: Erasures) -> APIRouter:
-    """To be included in the learner's application."""
-    router = APIRouter()
+def _erasures(request: Request) -> Erasures:
+    """The application's."""
+    found: Erasures = request.app.state.erasures
+    return found
 
-    @router.post("/v1/erasures")
-    def erase(body: ErasureIn, tenant: Tenant) -> dict[str, Any]:
-        """Forget somebody. On return no query sees them; ``status`` says whether a file does."""
-        try:
-            return erasures.ask(
-                body.whom, tenant=tenant, reason=body.reason, remove_now=body.remove_now
-            )
-        except SpoolError as error:
-            raise RecordFailed(f"The erasure could not be recorded: {error}") from error
 
-    @router.get("/v1/erasures")
-    def recent(
-        tenant: Tenant,
-        limit: Annotated[int, Query(ge=1, le=100)] = 20,
-        after: UUID | None = None,
-    ) -> dict[str, Any]:
-        """The newest first; ``after`` is the last id of the page before."""
-        behind = None if after is None else str(after)
-        found = erasures.recent(tenant=tenant, limit=limit + 1, after=behind)
-        page = found[:limit]
-        return {
-            "object": "list",
-            "data": page,
-            "first_id": page[0]["id"] if page else None,
-            "last_id": page[-1]["id"] if page else None,
-            "has_more": len(found) > limit,
-        }
+Desk = Annotated[Erasures, Depends(_erasures)]
 
-    @router.get("/v1/erasures/{erasure_id}")
-    def receipt(erasure_id: str, tenant: Tenant) -> dict[str, Any]:
-        """How far it is, and what had been made of the erased calls."""
-        found = erasures.get(erasure_id, tenant=tenant)
-        if found is None:
-            raise NotFound(f"There is no erasure {erasure_id}.", param="erasure_id")
-        return found
 
-    return router
+@router.post("/v1/erasures")
+def erase(body: ErasureIn, tenant: Tenant, erasures: Desk) -> dict[str, Any]:
+    """Forget somebody. On return no query sees them; ``status`` says whether a file does."""
+    whom = body.whom
+    return erasures.ask(whom, tenant=tenant, reason=body.reason, remove_now=body.remove_now)
+
+
+@router.get("/v1/erasures")
+def recent(
+    tenant: Tenant,
+    erasures: Desk,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: UUID | None = None,
+) -> dict[str, Any]:
+    """The newest first; ``after`` is the last id of the page before."""
+    behind = None if after is None else str(after)
+    found = erasures.recent(tenant=tenant, limit=limit + 1, after=behind)
+    page = found[:limit]
+    return {
+        "object": "list",
+        "data": page,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+        "has_more": len(found) > limit,
+    }
+
+
+@router.get("/v1/erasures/{erasure_id}")
+def receipt(erasure_id: str, tenant: Tenant, erasures: Desk) -> dict[str, Any]:
+    """How far it is, and what had been made of the erased calls."""
+    found = erasures.get(erasure_id, tenant=tenant)
+    if found is None:
+        raise NotFound(f"There is no erasure {erasure_id}.", param="erasure_id")
+    return found
+
+
+@router.post("/log/compact")
+def compact(erasures: Desk) -> dict[str, Any]:
+    """Remove physically what has been erased or has expired, for every tenant; what waits."""
+    return {"waiting": erasures.remove()}

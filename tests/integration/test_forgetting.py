@@ -17,11 +17,11 @@ from gateway.log.record import Feedback, Invocation, encode, new_id
 from gateway.log.spool import SpoolWriter
 from gateway.log.store import Store
 from gateway.log.subject import SubjectKey
+from learner.api.owner import Owner
 from learner.dataset.build import Built, build, record_lineage
 from learner.dataset.snapshot import read
 from learner.erasure import Erasures, Whom
 from learner.jobs import Phase, Turn, TurnState, TurnStore
-from learner.scribe import Scribe
 from learner.settings import RetentionSection
 from learner.upkeep import Upkeep
 from serving.artifact import Artifact
@@ -42,7 +42,6 @@ class House:
     store: Store
     ingester: Ingester
     writer: SpoolWriter
-    scribe: Scribe
     upkeep: Upkeep
     erasures: Erasures
     registry: Registry
@@ -83,7 +82,7 @@ def house(tmp_path: Path) -> Iterator[House]:
         database = open_database(f"sqlite:///{data / 'state.db'}")
         registry = Registry.open(f"sqlite:///{data / 'state.db'}")
         turns = TurnStore(database)
-        scribe = Scribe(store, own, ingester)
+        owner = Owner(store, ingester, own, lambda: clock[0])
         upkeep = Upkeep(
             store,
             ingester,
@@ -96,7 +95,7 @@ def house(tmp_path: Path) -> Iterator[House]:
         )
         erasures = Erasures(
             store,
-            scribe,
+            owner.write,
             upkeep,
             registry,
             SubjectKey.open(data / "subject.key"),
@@ -104,7 +103,7 @@ def house(tmp_path: Path) -> Iterator[House]:
             now=lambda: clock[0],
         )
         writer = SpoolWriter(data / "spool", "w0", reserve=0)
-        yield House(data, store, ingester, writer, scribe, upkeep, erasures, registry, turns, clock)
+        yield House(data, store, ingester, writer, upkeep, erasures, registry, turns, clock)
         writer.close()
         own.close()
         erasures.close()
