@@ -13,12 +13,12 @@ from gateway.api.request import ChatRequest
 from gateway.errors import InvalidRequest
 from gateway.log.subject import SubjectKey, episode_of, invocation_of
 
-EPISODE = "x-ratchet-episode-id"
-PARENT = "x-ratchet-parent-id"
-CONVERSATION = "x-ratchet-conversation-id"
-TRAIN = "x-ratchet-train"
-PORTKEY_TRACE = "x-portkey-trace-id"
-TRACEPARENT = "traceparent"
+EPISODE = b"x-ratchet-episode-id"
+PARENT = b"x-ratchet-parent-id"
+CONVERSATION = b"x-ratchet-conversation-id"
+TRAIN = b"x-ratchet-train"
+PORTKEY_TRACE = b"x-portkey-trace-id"
+TRACEPARENT = b"traceparent"
 
 MAX_NAME = 512
 """The longest name, as OpenAI limits the values of ``metadata``."""
@@ -72,40 +72,50 @@ def context(
         trace_id=trace_id,
         span_id=span_id,
         subject_id=subjects.of(tenant, user) if user else None,
-        train_ok=_train_ok(headers, request),
+        train_ok=_train_ok(headers, metadata, store=request.store),
     )
 
 
-def _header(headers: Mapping[bytes, bytes], name: str) -> str:
-    return headers.get(name.encode(), b"").decode("utf-8", "replace").strip()
+def _header(headers: Mapping[bytes, bytes], name: bytes) -> str:
+    value = headers.get(name)
+    return "" if value is None else value.decode("utf-8", "replace").strip()
 
 
-def _named(headers: Mapping[bytes, bytes], header: str) -> str:
-    name = _header(headers, header)
-    if len(name) > MAX_NAME:
+def _named(headers: Mapping[bytes, bytes], name: bytes) -> str:
+    value = _header(headers, name)
+    if len(value) > MAX_NAME:
+        header = name.decode()
         raise InvalidRequest(
             f"The header {header} must be at most {MAX_NAME} characters.", param=header
         )
-    return name
+    return value
 
 
 def _parent(headers: Mapping[bytes, bytes], metadata: Mapping[str, str]) -> UUID | None:
-    named = _header(headers, PARENT)
-    parent = invocation_of(named or metadata.get("parent_id", ""))
-    if named and parent is None:
-        raise InvalidRequest(
-            f"The header {PARENT} must be the id of an answer (chatcmpl-... or its request id).",
-            param=PARENT,
-        )
-    return parent
+    if named := _header(headers, PARENT):
+        parent = invocation_of(named)
+        if parent is None:
+            header = PARENT.decode()
+            raise InvalidRequest(
+                f"The header {header} must be an answer's id (chatcmpl-... or its request id).",
+                param=header,
+            )
+        return parent
+    return invocation_of(metadata["parent_id"]) if "parent_id" in metadata else None
 
 
 def _trace(traceparent: str) -> tuple[str, str] | tuple[None, None]:
-    found = _TRACEPARENT.fullmatch(traceparent)
+    found = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
     return (found.group(1), found.group(2)) if found else (None, None)
 
 
-def _train_ok(headers: Mapping[bytes, bytes], request: ChatRequest) -> bool:
+def _train_ok(
+    headers: Mapping[bytes, bytes], metadata: Mapping[str, str], *, store: bool | None
+) -> bool:
     """Whether the call may be learnt from. Consent in doubt is no consent: only ``true`` is yes."""
-    said = (_header(headers, TRAIN), (request.metadata or {}).get("train_ok", ""))
-    return request.store is not False and all(not one or one.lower() == "true" for one in said)
+    by_header, by_metadata = _header(headers, TRAIN), metadata.get("train_ok")
+    return (
+        store is not False
+        and (not by_header or by_header.lower() == "true")
+        and (not by_metadata or by_metadata.lower() == "true")
+    )
