@@ -182,5 +182,5 @@ def _readable(row: Any) -> Any:
         return row
     try:
         return msgspec.json.decode(row)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return row.decode("utf-8", "replace")
