@@ -216,7 +216,7 @@ class Filter(_Part):
     """Which invocations are meant: those that everything given here holds of."""
 
     metadata: MetadataFilter | None = Field(
-        None, validation_alias=AliasChoices("metadata", "requestMetadataFilters")
+        default=None, validation_alias=AliasChoices("metadata", "requestMetadataFilters")
     )
     """Of the request's metadata, as last edited: Bedrock's filters, or ``key: value`` pairs."""
     time: TimeFilter | None = None

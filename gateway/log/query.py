@@ -83,6 +83,20 @@ class NamedQuery:
     parameters: tuple[Parameter, ...]
     template: str
 
+    def told(self) -> dict[str, Any]:
+        """What can be asked, for whoever asks."""
+        parameters = [
+            {
+                "name": one.name,
+                "kind": str(one.kind),
+                "default": one.default,
+                "about": one.about,
+                **({"choices": list(one.choices)} if one.choices else {}),
+            }
+            for one in self.parameters
+        ]
+        return {"name": self.name, "about": self.about, "parameters": parameters}
+
     def asked(self, given: Mapping[str, str], now: datetime) -> Condition:
         """The SQL and its values. Raises BadQuery for an unknown parameter or a bad value."""
         known = {parameter.name: parameter for parameter in self.parameters}

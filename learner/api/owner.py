@@ -1,0 +1,60 @@
+"""The log's owner at its desk: what routes read from and write with."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+
+from gateway.log.ingest import Ingester
+from gateway.log.record import Record
+from gateway.log.spool import SpoolWriter
+from gateway.log.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Reads what was just answered, and writes as everybody does: through the spool.
+
+    From any thread.
+    """
+
+    log: Store
+    ingester: Ingester
+    spool: SpoolWriter
+    now: Callable[[], datetime]
+    _writing: threading.Lock = field(default_factory=threading.Lock)
+
+    def catch_up(self) -> None:
+        """Take in what is spooled; of a long backlog only a part. Raises StoreError, OSError."""
+        self.ingester.run_once()
+
+    def write(self, record: Record) -> None:
+        """On return whoever asks the log sees it.
+
+        Raises SpoolError when nothing was written; StoreError or OSError when it was, and will
+        be in the log as soon as that takes it.
+        """
+        with self._writing:
+            self.spool.append(record)
+            segment = self.spool.segment
+        if segment is None:
+            return
+        try:
+            upto = segment.stat().st_size
+        except FileNotFoundError:  # ingested and retired already
+            return
+        while self.log.offsets().get(segment.name, 0) < upto and self.ingester.run_once():
+            pass
+
+
+def _owner(request: Request) -> Owner:
+    owner: Owner = request.app.state.owner
+    return owner
+
+
+Desk = Annotated[Owner, Depends(_owner)]
+Tenant = Annotated[str, Header(alias="x-ratchet-tenant", min_length=1)]
+"""Whom the gateway has let in; the socket is trusted."""
