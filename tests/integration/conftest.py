@@ -123,7 +123,7 @@ def gateway(tmp_path: Path, vllm: FakeVllm, settings: dict[str, object]) -> Iter
         "GATEWAY_SPOOL": str(tmp_path / "spool"),
         "GATEWAY_SPOOL_RESERVE": "0",
         "GATEWAY_SUBJECT_KEY": str(tmp_path / "subject.key"),
-        "GATEWAY_LEARNER": str(tmp_path / "learner.sock"),
+        "GATEWAY_LEARNER": str(tmp_path / "run" / "learner.sock"),
         "GATEWAY_MAX_BODY_BYTES": "100000",
     }
     for name, value in settings.items():

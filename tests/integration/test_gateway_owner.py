@@ -52,6 +52,7 @@ class Owner:
 
     @asynccontextmanager
     async def listening(self, path: Path) -> AsyncIterator[None]:
+        path.parent.mkdir(exist_ok=True)
         methods = ["GET", "POST", "DELETE"]
         app = Starlette(routes=[Route("/{path:path}", self.answer, methods=methods)])
         server = uvicorn.Server(uvicorn.Config(app, uds=str(path), log_level="warning"))
@@ -66,7 +67,7 @@ class Owner:
 @pytest.fixture
 async def owner(gateway: Gateway) -> AsyncIterator[Owner]:
     owner = Owner()
-    async with owner.listening(gateway.data / "learner.sock"):
+    async with owner.listening(gateway.data / "run" / "learner.sock"):
         yield owner
 
 
@@ -131,7 +132,7 @@ async def test_a_body_over_the_limit_is_413_here_too(gateway: Gateway, owner: Ow
 
 async def test_without_an_owner_it_is_503_until_there_is_one(gateway: Gateway) -> None:
     down = await _ask(gateway, "GET", COMPLETIONS)
-    async with Owner().listening(gateway.data / "learner.sock"):
+    async with Owner().listening(gateway.data / "run" / "learner.sock"):
         up = await _ask(gateway, "GET", COMPLETIONS)
     gone = await _ask(gateway, "POST", "/v1/erasures", content="{}")
     chat = await gateway.post(COMPLETIONS, gateway.body())
