@@ -27,7 +27,7 @@ from gateway.log.ingest import Ingester
 from gateway.log.spool import SUFFIX, Durability, SpoolWriter
 from gateway.log.subject import SubjectKey, episode_of
 from learner.api.client import LearnerClient, LearnerDown
-from learner.log import open_log
+from learner.log import open_ingester, open_log
 from learner.settings import RatchetConfig, explain
 
 PATIENCE_S = 120.0
@@ -67,7 +67,7 @@ def import_files(
     )
     progress = _Progress()
     with ExitStack() as stack:
-        taker = stack.enter_context(_taker(config, keys))
+        taker = stack.enter_context(_taker(config))
         spool = SpoolWriter(
             config.spool,
             WORKER,
@@ -91,7 +91,7 @@ def import_files(
 
 
 @contextmanager
-def _taker(config: RatchetConfig, keys: Keyring | None) -> Iterator["_Learner | _Ourselves"]:
+def _taker(config: RatchetConfig) -> Iterator["_Learner | _Ourselves"]:
     """Who takes rows from the spool into the log: a running learner, or this process."""
     try:
         # Asked first: a DuckLake lets in a second owner, but a spool has one reader.
@@ -102,17 +102,7 @@ def _taker(config: RatchetConfig, keys: Keyring | None) -> Iterator["_Learner | 
         yield _Learner(config.spool)
         return
     with open_log(config) as store:
-        prices = {model.alias: model.price for model in config.models if model.price}
-        yield _Ourselves(
-            Ingester(
-                store,
-                config.spool,
-                now=lambda: datetime.now(UTC),
-                prices=prices,
-                cipher=keys.spool if keys else None,
-                reserve=config.log.reserve,
-            )
-        )
+        yield _Ourselves(open_ingester(config, store, lambda: datetime.now(UTC)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,14 +233,14 @@ def _source(config: RatchetConfig) -> Iterator[Source]:
     except LearnerDown:
         pass
     else:
-        yield _Through(client)
+        yield Through(client)
         return
     with open_log(config) as store:
         yield store
 
 
 @dataclass(frozen=True, slots=True)
-class _Through:
+class Through:
     """The log, through the learner that owns it."""
 
     client: LearnerClient
