@@ -11,6 +11,7 @@ _CORRUPT = (
     "does not match stored checksum",
     "Computed AES tag differs",
     "Decompression fail",
+    "Could not read enough bytes",  # its end is missing
     "Failed to deserialize",
     "Failed to decode",
 )

@@ -19,8 +19,8 @@ POSTGRES = "ducklake:postgres:"
 class DuckLake:
     """A DuckLake. Several hosts may ingest into one on Postgres; one of them compacts.
 
-    With keys its Parquet is encrypted, each file by a key of its own, which lies in the catalog:
-    who reads the catalog reads the log.
+    With keys its Parquet is encrypted, each file by a key of its own. The catalog holds those
+    keys, and the least and greatest text of each column: who reads the catalog reads the log.
     """
 
     def __init__(self, url: str, lake: str, keys: Keyring | None) -> None:
@@ -51,7 +51,7 @@ class DuckLake:
             raise self._refusal(error) from error
         return connection
 
-    def damaged(self, message: str) -> bool:
+    def damaged(self, _message: str) -> bool:
         """See ``Engine``: nothing of a lake is healed here. Catalog and Parquet have backups."""
         return False
 
@@ -75,7 +75,7 @@ class DuckLake:
             )
             # The least and the greatest text of each column, of rows long gone as well.
             connection.execute(
-                f"UPDATE {_CATALOG}.ducklake_table_column_stats SET min_value = NULL, "
+                f"UPDATE {_CATALOG}.ducklake_table_column_stats SET min_value = NULL, "  # noqa: S608
                 "max_value = NULL WHERE column_id IN (SELECT column_id FROM "
                 f"{_CATALOG}.ducklake_column WHERE column_type IN ('varchar', 'json'))"
             )
@@ -110,17 +110,17 @@ class DuckLake:
 
     def _check_encryption(self, connection: duckdb.DuckDBPyConnection) -> None:
         [(value,)] = connection.execute(
-            f"SELECT value FROM ducklake_options('{ALIAS}') WHERE option_name = 'encrypted'"
+            f"SELECT value FROM ducklake_options('{ALIAS}') WHERE option_name = 'encrypted'"  # noqa: S608
         ).fetchall()
         if value == "true" and not self._encrypted:
             raise StoreError(f"{self.name} is encrypted; set {KEY}")
-        if value != "true" and self._encrypted:
-            raise StoreError(
+
+    def _refusal(self, error: duckdb.Error) -> StoreError:
+        if "not encrypted but" in str(error):
+            return StoreError(
                 f"{self.name} is not encrypted, but {KEY} is set; unset it, or name a new lake "
                 "and import an export of this one"
             )
-
-    def _refusal(self, error: duckdb.Error) -> StoreError:
         message = str(error).replace(self._url.removeprefix(POSTGRES), self.name)
         return StoreError(f"cannot open {self.name}: {message}")
 

@@ -13,7 +13,8 @@ from gateway.errors import StoreError
 ALIAS = "log"
 """The name under which every connection finds the log."""
 
-_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+_Config = dict[str, str | bool | int | float | list[str]]
+_CONFIG: _Config = {
     "memory_limit": "512MB",
     "threads": 2,
     # Each checkpoint writes the last, partial row group anew: with 16 MB that is half the work of
@@ -46,7 +47,7 @@ class Engine(Protocol):
         """
         ...
 
-    def damaged(self, message: str) -> bool:
+    def damaged(self, message: str, /) -> bool:
         """Whether DuckDB's message says that bytes on disk are not what was written."""
         ...
 
@@ -74,7 +75,7 @@ def connect(
 
     What does not fit into memory goes to files in ``temporary``, encrypted like the rest.
     """
-    places = {"temp_directory": str(temporary), "temp_file_encryption": encrypted}
+    places: _Config = {"temp_directory": str(temporary), "temp_file_encryption": encrypted}
     connection = duckdb.connect(":memory:", config=_CONFIG | places)
     try:
         for extension in (*extensions, *(("httpfs",) if encrypted else ())):
@@ -116,8 +117,8 @@ def make_schema(connection: duckdb.DuckDBPyConnection, *, compressed: bool = Tru
         return
     if not compressed:
         statements = statements.replace(" USING COMPRESSION zstd", "")
-    connection.execute(statements)
-    connection.execute(f"COMMENT ON TABLE spool_segments IS '{version}'")
+    comment = f"COMMENT ON TABLE spool_segments IS '{version}'"
+    connection.execute(f"BEGIN; {statements}; {comment}; COMMIT")
 
 
 def quoted(text: object) -> str:

@@ -71,10 +71,7 @@ class Healing:
 
 def put_aside_wal(path: Path) -> str:
     """Move the write-ahead file of ``path`` away; what was done, in a sentence."""
-    moved = []
-    for file in files(path)[1:]:
-        if file.exists():
-            moved.append(str(file.rename(aside(file))))
+    moved = [str(file.rename(aside(file))) for file in files(path)[1:] if file.exists()]
     return f"the write-ahead file of {path} cannot be replayed and is now {', '.join(moved)}"
 
 

@@ -1,14 +1,15 @@
 """A reader's or writer's cursor, which the store can take away."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import duckdb
 import pyarrow as pa
 
-from gateway.errors import StoreError
-from gateway.log.engine import ALIAS
+from gateway.errors import StoreBroken, StoreError
+from gateway.log.damage import gave_up
+from gateway.log.engine import ALIAS, Engine
 
 
 class Session:
@@ -18,31 +19,53 @@ class Session:
     while another thread is inside it: hence the lock around each use.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._cursor = connection.cursor()
-        self._in_use = threading.Lock()
-        self._ended = False
-        self._fresh = True
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        engine: Engine,
+        broke: Callable[[str, bool], None],
+    ) -> None:
         self.reader: pa.RecordBatchReader | None = None
         """The answer being streamed; it holds on to the file as a cursor does."""
+        self._cursor = connection.cursor()
+        self._engine = engine
+        self._broke = broke
+        self._in_use = threading.Lock()
+        self._is_fresh = True
+        self._has_ended = False
 
     @contextmanager
-    def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """The cursor. Raises StoreError once the session has been ended by another thread."""
-        with self._in_use:
-            if self._ended:
-                raise StoreError("the log was reopened in between; ask again")
-            if self._fresh:
-                self._cursor.execute(f"USE {ALIAS}")
-                self._fresh = False
-            yield self._cursor
+    def work(
+        self, what: str, refused: type[StoreError] = StoreError
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The cursor, and DuckDB's errors as ours: ``refused``, where the statement is to blame.
+
+        StoreBroken is told to the store, too, and whether it is because of damage.
+        """
+        try:
+            with self._in_use:
+                if self._has_ended:
+                    raise StoreError("the log was reopened in between; ask again")
+                if self._is_fresh:
+                    self._cursor.execute(f"USE {ALIAS}")
+                    self._is_fresh = False
+                yield self._cursor
+        except (duckdb.Error, pa.ArrowException) as error:
+            message = f"{what}: {error}" if what else str(error)
+            is_damage = self._engine.damaged(message)
+            if is_damage or gave_up(error):
+                self._broke(message, is_damage)
+                raise StoreBroken(f"{self._engine.name}: {message}") from error
+            if isinstance(error, duckdb.InterruptException):
+                raise StoreError("the log was reopened in between; ask again") from error
+            raise refused(message) from error
 
     def end(self) -> None:
         """Stop what runs in it, and close it. Uncommitted work is rolled back."""
         with suppress(duckdb.Error):
             self._cursor.interrupt()
         with self._in_use:
-            self._ended = True
+            self._has_ended = True
             if self.reader is not None:
                 self.reader.close()
             with suppress(duckdb.Error):

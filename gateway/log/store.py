@@ -3,7 +3,7 @@
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,14 +15,19 @@ import pyarrow as pa
 
 from gateway.errors import BadQuery, StoreBroken, StoreError
 from gateway.log.cipher import Keyring
-from gateway.log.damage import gave_up
 from gateway.log.ducklake import POSTGRES, SQLITE, DuckLake
 from gateway.log.engine import Engine
 from gateway.log.native import DuckFile
 from gateway.log.session import Session
 from gateway.log.statement import check
+from gateway.log.transaction import Transaction
+
+__all__ = ["Offset", "Store", "Transaction"]
 
 HEALINGS = 3
+"""The write-ahead file, the file, and what an earlier process left half done."""
+PATIENCE_S = 30.0
+"""How long compaction waits for readers before it takes their cursors away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,28 +37,6 @@ class Offset:
     segment: str
     upto: int
     n_rows: int
-
-
-class Transaction:
-    """What one transaction does. Made by ``Store.transaction``, which commits it."""
-
-    def __init__(self, store: "Store", session: Session) -> None:
-        self._store = store
-        self._session = session
-
-    def insert(self, table: str, rows: pa.Table) -> None:
-        """Add rows; columns go by name, those missing are NULL."""
-        with self._store.work(self._session, f"cannot add to {table}") as cursor:
-            cursor.register("batch", rows)
-            cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM batch")  # noqa: S608
-            cursor.unregister("batch")
-
-    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        """Run one statement of ours; its rows, a dict each."""
-        with self._store.work(self._session, "a statement failed") as cursor:
-            answer = cursor.execute(sql, list(parameters))
-            names = [column[0] for column in answer.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
 
 
 class Store:
@@ -71,7 +54,7 @@ class Store:
     ) -> None:
         self._engine = _engine(str(url), lake, keys)
         self._writing = threading.Lock()
-        self._state = threading.RLock()
+        self._state = threading.Condition()
         self._sessions: set[Session] = set()
         self._healed: list[str] = []
         self._broken = False
@@ -130,32 +113,27 @@ class Store:
     def compact(self) -> None:
         """Remove physically what has been deleted. Writers wait; readers only for the swap.
 
-        Raises StoreError, and the log is as it was. What was put aside as damaged goes, too.
+        A reader that is still at it half a minute later gets a StoreError. What was put aside as
+        damaged goes, too. Raises StoreError; the log is then as it was.
         """
         with self._writing:
             with self._reading("cannot compact") as cursor:
                 self._engine.compact(cursor)
             with self._state:
+                self._state.wait_for(lambda: not self._sessions, timeout=PATIENCE_S)
                 self._shut()
                 try:
                     self._engine.swap()
+                except OSError as error:
+                    raise StoreError(f"cannot compact {self._engine.name}: {error}") from error
                 finally:
                     self._connection = self._opened()
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """All that is done in it is in the log at its end, or nothing, when it raises."""
-        with self._writing, self._session() as session:
-            with self.work(session, "cannot begin") as cursor:
-                cursor.execute("BEGIN")
-            try:
-                yield Transaction(self, session)
-                with self.work(session, "cannot commit") as cursor:
-                    cursor.execute("COMMIT")
-            except BaseException:
-                with suppress(StoreError, duckdb.Error), session.cursor() as cursor:
-                    cursor.execute("ROLLBACK")
-                raise
+        with self._writing, self._session() as session, Transaction.of(session) as transaction:
+            yield transaction
 
     def append(
         self, tables: Mapping[str, pa.Table], offsets: Sequence[Offset], at: datetime
@@ -204,17 +182,18 @@ class Store:
     ) -> Iterator[pa.RecordBatch]:
         """The answer to a query of ours, ``rows`` at a time, of one moment of the log.
 
-        There is at least one batch, so that its columns are known. Memory stays constant, unless the query itself sorts or groups. Raises StoreError in
-        between when the log is reopened or compacted meanwhile.
+        There is at least one batch, so that its columns are known. Memory stays constant, unless
+        the query itself sorts or groups. Raises StoreError in between when the log is reopened
+        or compacted meanwhile.
         """
         with self._session() as session:
-            with self.work(session, "", BadQuery) as cursor:
+            with session.work("", BadQuery) as cursor:
                 cursor.execute("BEGIN TRANSACTION READ ONLY")
                 answer = cursor.execute(sql, list(parameters))
                 reader = session.reader = answer.to_arrow_reader(rows)
             is_first = True
             while True:
-                with self.work(session, "", BadQuery):
+                with session.work("", BadQuery):
                     batch = next(reader, None)
                 if batch is None:
                     break
@@ -224,30 +203,10 @@ class Store:
                 yield pa.RecordBatch.from_pylist([], schema=reader.schema)
 
     @contextmanager
-    def work(
-        self, session: Session, what: str, refused: type[StoreError] = StoreError
-    ) -> Iterator[duckdb.DuckDBPyConnection]:
-        """The session's cursor; DuckDB's errors as ours.
-
-        ``refused`` is raised where the statement is to blame.
-        """
-        try:
-            with session.cursor() as cursor:
-                yield cursor
-        except (duckdb.Error, pa.ArrowException) as error:
-            message = f"{what}: {error}" if what else str(error)
-            if self._gave_up(error):
-                self._broken = True
-                raise StoreBroken(f"{self._engine.name}: {message}") from error
-            if isinstance(error, duckdb.InterruptException):
-                raise StoreError("the log was reopened in between; ask again") from error
-            raise refused(message) from error
-
-    @contextmanager
     def _reading(
         self, what: str, refused: type[StoreError] = StoreError
     ) -> Iterator[duckdb.DuckDBPyConnection]:
-        with self._session() as session, self.work(session, what, refused) as cursor:
+        with self._session() as session, session.work(what, refused) as cursor:
             yield cursor
 
     def _opened(self) -> duckdb.DuckDBPyConnection:
@@ -265,25 +224,25 @@ class Store:
                 return connection
         raise StoreError(f"{self._engine.name} cannot be healed: {self._damage}")
 
-    def _gave_up(self, error: Exception) -> bool:
-        message = str(error)
-        if self._engine.damaged(message):
+    def _broke(self, message: str, is_damage: bool) -> None:  # noqa: FBT001 - a callback
+        self._broken = True
+        if is_damage:
             self._damage = message
-            return True
-        return gave_up(error)
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
         with self._state:
             if self._connection is None:
                 raise StoreError(f"{self._engine.name} is closed")
-            session = Session(self._connection)
+            session = Session(self._connection, self._engine, self._broke)
             self._sessions.add(session)
         try:
             yield session
         finally:
             session.end()
-            self._sessions.discard(session)
+            with self._state:
+                self._sessions.discard(session)
+                self._state.notify_all()
 
     def _shut(self) -> None:
         for session in tuple(self._sessions):
@@ -298,7 +257,7 @@ def _engine(url: str, lake: str | Path | None, keys: Keyring | None) -> Engine:
         return DuckFile(Path(url), keys)
     if not url.startswith((SQLITE, POSTGRES)) or lake is None:
         raise StoreError(
-            f"{url.split(':')[0]} needs a place for its Parquet, and a catalog: "
+            f"{url.split(':', 1)[0]} needs a place for its Parquet, and a catalog: "
             f"{SQLITE}FILE or {POSTGRES}DSN"
         )
     return DuckLake(url, str(lake), keys)
