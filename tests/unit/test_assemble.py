@@ -70,3 +70,107 @@ def test_a_cut_stream_gives_what_was_received() -> None:
     assert body is not None
     assert body["choices"][0]["message"]["content"] == "a"
     assert completion("") is None
+
+
+def test_a_line_separator_of_unicode_is_text_like_any_other() -> None:
+    text = "one\u2028two\u0085three"
+    event = json.dumps(chunk(content=text), ensure_ascii=False)
+
+    body = completion(f"data: {event}\r\n\r\ndata:[DONE]\r\n\r\n")
+
+    assert body is not None
+    assert body["choices"][0]["message"]["content"] == text
+
+
+def test_what_one_engine_alone_sends_is_kept() -> None:
+    first = chunk(role="assistant", content="") | {"prompt_token_ids": [1, 2], "created": 7}
+    last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": 9}]}
+
+    body = completion(sse(first, last | {"system_fingerprint": "fp", "prompt_token_ids": None}))
+
+    assert body is not None
+    assert (body["prompt_token_ids"], body["created"], body["system_fingerprint"]) == (
+        [1, 2],
+        7,
+        "fp",
+    )
+    assert body["choices"][0]["stop_reason"] == 9
+
+
+def test_several_calls_and_a_function_call_are_put_together() -> None:
+    calls = [
+        {"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": "{"}},
+        {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+        {"index": 1, "function": {"arguments": "}"}},
+    ]
+    old = [{"name": "h", "arguments": ""}, {"arguments": "{}"}]
+
+    body = completion(
+        sse(
+            *(chunk(tool_calls=[call]) for call in calls),
+            *(chunk(function_call=call) for call in old),
+        )
+    )
+
+    assert body is not None
+    message = body["choices"][0]["message"]
+    assert message["tool_calls"] == [
+        {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+        {"id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+    ]
+    assert message["function_call"] == {"name": "h", "arguments": "{}"}
+
+
+def test_a_refusal_and_reasoning_are_joined_like_content() -> None:
+    parts = [chunk(refusal="No"), chunk(refusal=", no."), chunk(reasoning_content="hm")]
+
+    body = completion(sse(*parts))
+
+    assert body is not None
+    assert body["choices"][0]["message"] == {
+        "role": "assistant",
+        "refusal": "No, no.",
+        "reasoning_content": "hm",
+    }
+
+
+def test_an_error_ends_the_answer_and_what_came_before_it_stays() -> None:
+    failed = {"error": {"message": "out of memory", "code": 500}}
+
+    body = completion(sse(chunk(content="a"), failed, chunk(content="b")))
+
+    assert body is not None
+    assert body["error"] == failed["error"]
+    assert body["choices"][0]["message"]["content"] == "a"
+
+
+def test_a_stream_of_texts_is_put_together_as_it_is() -> None:
+    parts = [{"object": "text_completion", "choices": [{"index": 0, "text": t}]} for t in "ab"]
+
+    assert completion(sse(*parts)) == {
+        "object": "text_completion",
+        "choices": [{"index": 0, "text": "ab"}],
+    }
+
+
+def test_events_of_odd_shapes_are_passed_over() -> None:
+    odd = [
+        {"choices": "none"},
+        {"choices": [1, {"index": "x", "delta": 3}, {"delta": {"tool_calls": [1, {"a": 1}]}}]},
+        {"choices": [{"delta": {"tool_calls": [{"index": 10**12, "id": "far"}]}}]},
+    ]
+
+    body = completion(sse(*odd, chunk(content="a")) + "data: 7\n\ndata: {]\n\n")
+
+    assert body is not None
+    assert body["choices"][0]["message"]["content"] == "a"
+
+
+def test_wherever_a_stream_is_cut_the_beginning_is_kept() -> None:
+    stream = sse(*(chunk(content=f"w{n} ") for n in range(5)))
+
+    for cut in range(len(stream)):
+        body = completion(stream[:cut])
+        text = body["choices"][0]["message"]["content"] if body else ""
+        assert "w0 w1 w2 w3 w4 ".startswith(text)
+        assert text.count(" ") == stream[:cut].count("}]}")
