@@ -9,8 +9,8 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -19,17 +19,21 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from gateway.errors import KeyUnavailable, StoreError
 from learner.api.app import create_app
+from learner.api.owner import Owner
 from learner.cycle import Cycle, Places
 from learner.errors import ConfigError
 from learner.jobs import LeaseStore, TurnStore
-from learner.log import open_ingester, open_log
+from learner.log import open_erasures, open_ingester, open_log, open_upkeep, open_writer
 from learner.policy import policies
 from learner.service import Service
 from learner.settings import RatchetConfig, load
+from learner.upkeep import Upkeep
 from serving.database import open_database
 from serving.registry import Registry
 
 TICK_S = 1.0
+FIRST_UPKEEP_AFTER = timedelta(minutes=1)
+"""A learner that is often started anew keeps up, too."""
 
 logger = logging.getLogger("learner")
 
@@ -52,10 +56,17 @@ async def serve(config: RatchetConfig) -> None:
     now = partial(datetime.now, UTC)
     database = open_database(config.database)
     turns = TurnStore(database)
-    with open_log(config) as log:
-        ingester = open_ingester(config, log, now)
+    with ExitStack() as stack:
+        log = stack.enter_context(open_log(config))
+        registry = Registry.open(config.database)
+        stack.callback(registry.close)
+        owner = Owner(log, open_ingester(config, log, now), open_writer(config, "learner"), now)
+        upkeep = open_upkeep(config, owner, turns)
+        erasures = open_erasures(config, owner, upkeep, registry)
         stop_ingest = threading.Event()
-        ingest = asyncio.create_task(asyncio.to_thread(ingester.run, stop_ingest), name="ingest")
+        ingest = asyncio.create_task(
+            asyncio.to_thread(owner.ingester.run, stop_ingest), name="ingest"
+        )
         places = Places(
             datasets=config.data / "datasets",
             adapters=config.data / "adapters",
@@ -66,25 +77,41 @@ async def serve(config: RatchetConfig) -> None:
             log,
             turns,
             LeaseStore(database),
-            Cycle(log, Registry.open(config.database), places, now=now),
+            Cycle(log, registry, places, now=now),
             policies(config),
             holder=f"{socket.gethostname()}:{os.getpid()}",
             now=now,
         )
         ticker = AsyncIOScheduler()
         ticker.add_job(service.tick, "interval", seconds=TICK_S, misfire_grace_time=None)
+        ticker.add_job(
+            _keep_up,
+            "interval",
+            (service, upkeep),
+            hours=1,
+            next_run_time=now() + FIRST_UPKEEP_AFTER,
+            misfire_grace_time=None,
+        )
         ticker.start()
         logger.info(
             "the learner owns %s and runs %d policies", config.log_url, len(config.policies)
         )
         try:
-            await _answer(create_app(log, turns), config.learner_socket, ingest)
+            await _answer(create_app(owner, erasures, turns), config.learner_socket, ingest)
         finally:
             ticker.shutdown(wait=False)
             await service.stop()
             service.release()
+            await asyncio.to_thread(erasures.close)
+            owner.spool.close()
             stop_ingest.set()
             await ingest
+
+
+def _keep_up(service: Service, upkeep: Upkeep) -> None:
+    """In a thread of the scheduler's, so that the learner goes on."""
+    if service.leads:
+        upkeep.tick()
 
 
 class _Server(uvicorn.Server):

@@ -6,8 +6,15 @@ from datetime import datetime
 
 from gateway.log.cipher import Keyring
 from gateway.log.ingest import Ingester
+from gateway.log.spool import Durability, SpoolWriter
 from gateway.log.store import Store
+from gateway.log.subject import SubjectKey
+from learner.api.owner import Owner
+from learner.erasure import Erasures
+from learner.jobs import TurnStore
 from learner.settings import RatchetConfig
+from learner.upkeep import Upkeep
+from serving.registry import Registry
 
 
 def open_log(config: RatchetConfig) -> Store:
@@ -27,4 +34,48 @@ def open_ingester(config: RatchetConfig, log: Store, now: Callable[[], datetime]
         # The gateway stops at the whole of it; what it wrote by then must still find its way
         # into the log, which takes less room there and frees the spool's.
         reserve=config.log.reserve // 2,
+    )
+
+
+def open_writer(config: RatchetConfig, name: str) -> SpoolWriter:
+    """The way into the log for what we have to say ourselves. Raises KeyUnavailable, SpoolError."""
+    keys = Keyring.from_environment(os.environ)
+    return SpoolWriter(
+        config.spool,
+        name,
+        durability=Durability(config.log.durability),
+        quota=config.log.spool_quota,
+        # What is erased makes room: it must be possible to say so on a disk that is nearly full.
+        reserve=0,
+        cipher=None if keys is None else keys.spool,
+    )
+
+
+def open_upkeep(config: RatchetConfig, owner: Owner, turns: TurnStore) -> Upkeep:
+    """The log's housekeeping. Raises KeyUnavailable."""
+    keys = Keyring.from_environment(os.environ)
+    return Upkeep(
+        owner.log,
+        owner.ingester,
+        turns,
+        spool=config.spool,
+        datasets=config.data / "datasets",
+        retention=config.log.retention,
+        cipher=None if keys is None else keys.spool,
+        now=owner.now,
+    )
+
+
+def open_erasures(
+    config: RatchetConfig, owner: Owner, upkeep: Upkeep, registry: Registry
+) -> Erasures:
+    """The right to be forgotten. Raises KeyUnavailable."""
+    return Erasures(
+        owner.log,
+        owner.write,
+        upkeep,
+        registry,
+        SubjectKey.open(config.subject_key),
+        datasets=config.data / "datasets",
+        now=owner.now,
     )

@@ -51,6 +51,11 @@ class Service:
         self._lease: Lease | None = None
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def leads(self) -> bool:
+        """Whether this learner is the one that acts."""
+        return self._lease is not None
+
     async def tick(self) -> None:
         """Renew the lease; when idle, resume what a dead learner left or start what is due."""
         now = self._now()

@@ -34,6 +34,15 @@ class LearnerClient:
             raise StoreError(answer.decode(errors="replace"))
         return pa.ipc.open_stream(answer).read_all()
 
+    def erase(self, order: dict[str, Any], *, tenant: str) -> dict[str, Any]:
+        """The receipt of an erasure. Raises BadQuery, or StoreError when the log is unwell."""
+        return self._asked("/v1/erasures", order, {"x-ratchet-tenant": tenant})
+
+    def compact(self) -> int:
+        """Remove what was erased from every file; how many erasures wait. Raises StoreError."""
+        waiting: int = self._asked("/log/compact", {}, {})["waiting"]
+        return waiting
+
     def turns(self, limit: int = 20) -> list[dict[str, Any]]:
         """The newest turns, newest first."""
         return self._list(f"/turns?limit={limit}")
@@ -42,6 +51,14 @@ class LearnerClient:
         """A turn's events after sequence number ``after``."""
         return self._list(f"/turns/{turn_id}/events?after={after}")
 
+    def _asked(self, path: str, body: Any, headers: dict[str, str]) -> dict[str, Any]:
+        status, answer = self._call("POST", path, body, headers)
+        if status != 200:
+            message = json.loads(answer)["error"]["message"]
+            raise BadQuery(message) if status == 400 else StoreError(message)
+        told: dict[str, Any] = json.loads(answer)
+        return told
+
     def _list(self, path: str) -> list[dict[str, Any]]:
         status, answer = self._call("GET", path)
         if status != 200:
@@ -49,11 +66,14 @@ class LearnerClient:
         rows: list[dict[str, Any]] = json.loads(answer)
         return rows
 
-    def _call(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+    def _call(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes]:
         connection = _UnixConnection(self._path, self._timeout_s)
         try:
             content = None if body is None else json.dumps(body)
-            connection.request(method, path, content, {"content-type": "application/json"})
+            headers = {"content-type": "application/json"} | (headers or {})
+            connection.request(method, path, content, headers)
             response = connection.getresponse()
             return response.status, response.read()
         except (OSError, HTTPException) as error:

@@ -266,6 +266,49 @@ def export_log(  # noqa: PLR0913 - its options
     click.echo(", ".join(f"{n:,} {what}" for what, n in written.items()) + f" in {out}", err=True)
 
 
+@log.command()
+@config_option
+@click.option("--user", help="An end user, as requests named them in `user`.")
+@click.option("--subject", "subject_id", help="The same, as the log's subject_id names them.")
+@click.option("--invocation", "invocation_id", help="A single call, by the id of its answer.")
+@click.option("--tenant", default="default", show_default=True, help="Whose rows.")
+@click.option("--reason", help="Kept with the erasure.")
+@click.option("--now", "remove_now", is_flag=True, help="Remove it from every file at once, too.")
+@json_option
+def forget(config_path: Path, *, tenant: str, as_json: bool, **order: str | bool | None) -> None:
+    """Erase everything of an end user, or one call, and print the receipt.
+
+    No query sees it any more when this returns. It leaves the files within a day; rows of that
+    user that began before now and turn up later are left out.
+    """
+    from pydantic import ValidationError
+
+    from learner.api.erasures import ErasureIn
+    from learner.cli.forget import forget, print_receipt
+    from learner.settings import load
+
+    try:
+        asked = ErasureIn.model_validate(order)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise click.UsageError(message) from error
+    receipt = forget(load(config_path), asked, tenant=tenant)
+    click.echo(json.dumps(receipt)) if as_json else print_receipt(receipt)
+
+
+@log.command()
+@config_option
+def compact(config_path: Path) -> None:
+    """Remove what was erased, or has expired, from every file, and shrink the log."""
+    from learner.cli.forget import compact
+    from learner.settings import load
+
+    waiting = compact(load(config_path))
+    click.echo(
+        "the log is compacted" + (f"; {waiting} erasures wait for a turn's end" if waiting else "")
+    )
+
+
 @main.group()
 def keys() -> None:
     """Who may call the gateway."""
