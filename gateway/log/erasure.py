@@ -13,7 +13,8 @@ from uuid import UUID
 import pyarrow as pa
 
 from gateway.log.record import Edit, Erasure, Feedback, Invocation
-from gateway.log.store import Store, Transaction
+from gateway.log.store import Store
+from gateway.log.transaction import Transaction
 
 ROWS = "rows"
 BODIES = "bodies"

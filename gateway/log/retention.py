@@ -7,7 +7,8 @@ from uuid import UUID
 
 from gateway.log.blank import QUARANTINE
 from gateway.log.erasure import replace
-from gateway.log.store import Store, Transaction
+from gateway.log.store import Store
+from gateway.log.transaction import Transaction
 
 EXPIRY = UUID(int=0)
 """Stands in ``erased`` for the erasure of what the clocks took: dataset snapshots lose it, too."""
