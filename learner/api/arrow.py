@@ -8,7 +8,7 @@ import pyarrow as pa
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-ARROW = "application/vnd.apache.arrow.stream"
+from learner.api.client import ARROW
 
 
 class ArrowResponse(StreamingResponse):

@@ -2,13 +2,18 @@
 
 import json
 import socket
-from http.client import HTTPConnection, HTTPException
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import pyarrow as pa
 
 from gateway.errors import BadQuery, StoreError
+
+ARROW = "application/vnd.apache.arrow.stream"
 
 
 class LearnerDown(Exception):
@@ -27,12 +32,23 @@ class LearnerClient:
 
     def select(self, sql: str) -> pa.Table:
         """The answer to one SELECT. Raises BadQuery, or StoreError when the log is unwell."""
-        status, answer = self._call("POST", "/log/select", {"sql": sql})
-        if status == 400:
-            raise BadQuery(json.loads(answer)["error"]["message"])
+        return pa.Table.from_batches(self.batches(sql))
+
+    def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """The same in constant memory; at least one batch. Raises the same."""
+        return self._batches("POST", "/log/select", {"sql": sql})
+
+    def query(self, name: str, parameters: Mapping[str, str]) -> Iterator[pa.RecordBatch]:
+        """The answer to a named query; at least one batch. Raises BadQuery, StoreError."""
+        return self._batches("GET", f"/log/queries/{quote(name)}?{urlencode(parameters)}")
+
+    def health(self) -> dict[str, Any]:
+        """How the log is. Raises StoreError when it does not answer."""
+        status, answer = self._call("GET", "/health")
         if status != 200:
-            raise StoreError(answer.decode(errors="replace"))
-        return pa.ipc.open_stream(answer).read_all()
+            raise _refusal(status, answer)
+        told: dict[str, Any] = json.loads(answer)
+        return told
 
     def erase(self, order: dict[str, Any], *, tenant: str) -> dict[str, Any]:
         """The receipt of an erasure. Raises BadQuery, or StoreError when the log is unwell."""
@@ -54,10 +70,19 @@ class LearnerClient:
     def _asked(self, path: str, body: Any, headers: dict[str, str]) -> dict[str, Any]:
         status, answer = self._call("POST", path, body, headers)
         if status != 200:
-            message = json.loads(answer)["error"]["message"]
-            raise BadQuery(message) if status == 400 else StoreError(message)
+            raise _refusal(status, answer)
         told: dict[str, Any] = json.loads(answer)
         return told
+
+    def _batches(self, method: str, path: str, body: Any = None) -> Iterator[pa.RecordBatch]:
+        with self._sent(method, path, body, {"accept": ARROW}) as response:
+            if response.status != 200:
+                raise _refusal(response.status, response.read())
+            try:
+                with pa.ipc.open_stream(response) as reader:
+                    yield from reader
+            except (OSError, HTTPException, pa.ArrowException) as error:
+                raise StoreError(f"the learner's answer broke off: {error}") from error
 
     def _list(self, path: str) -> list[dict[str, Any]]:
         status, answer = self._call("GET", path)
@@ -69,17 +94,31 @@ class LearnerClient:
     def _call(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[int, bytes]:
-        connection = _UnixConnection(self._path, self._timeout_s)
-        try:
-            content = None if body is None else json.dumps(body)
-            headers = {"content-type": "application/json"} | (headers or {})
-            connection.request(method, path, content, headers)
-            response = connection.getresponse()
+        with self._sent(method, path, body, headers or {}) as response:
             return response.status, response.read()
-        except (OSError, HTTPException) as error:
-            raise LearnerDown(f"no learner answers at {self._path}: {error}") from error
-        finally:
-            connection.close()
+
+    @contextmanager
+    def _sent(
+        self, method: str, path: str, body: Any, headers: Mapping[str, str]
+    ) -> Iterator[HTTPResponse]:
+        """The answer, to be read within."""
+        content = None if body is None else json.dumps(body)
+        headers = {"content-type": "application/json", **headers}
+        with closing(_UnixConnection(self._path, self._timeout_s)) as connection:
+            try:
+                connection.request(method, path, content, headers)
+                yield connection.getresponse()
+            except (OSError, HTTPException) as error:
+                raise LearnerDown(f"no learner answers at {self._path}: {error}") from error
+
+
+def _refusal(status: int, answer: bytes) -> StoreError:
+    """What the learner's envelope says, as we would have raised it."""
+    try:
+        message = json.loads(answer)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = f"the learner answered {status}: {answer.decode(errors='replace')}"
+    return BadQuery(message) if status == 400 else StoreError(message)
 
 
 class _UnixConnection(HTTPConnection):

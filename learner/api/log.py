@@ -8,7 +8,8 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from gateway.log.catalogue import QUERIES, query
-from learner.api.arrow import ARROW, ArrowResponse
+from learner.api.arrow import ArrowResponse
+from learner.api.client import ARROW
 from learner.api.owner import Desk
 
 router = APIRouter()
