@@ -14,11 +14,14 @@ from gateway.log.cost import Price
 from gateway.log.erasure import Erased
 from gateway.log.lines import Line
 from gateway.log.quarantine import Damage, damages
-from gateway.log.record import Edit, Erasure, Feedback, Incident, Invocation, Record
+from gateway.log.record import GATEWAY, Edit, Erasure, Feedback, Incident, Invocation, Record
 from gateway.log.store import Transaction
 
 _RANGE = "SELECT 1 FROM {table} WHERE id BETWEEN ? AND ? LIMIT 1"
 _KNOWN = "SELECT id::VARCHAR AS id FROM {table} WHERE id IN (SELECT unnest(?::UUID[]))"
+_EMPTIED = "DELETE FROM {table} WHERE id IN (SELECT unnest(?::UUID[])) AND {column} IS NULL"
+_BODIES = {"invocations": ("request", "response"), "feedback": ("explanation", "value")}
+"""What a row may have lost when the log was healed: a replay brings it back."""
 _OFFSETS = pa.schema(
     [
         ("segment", pa.string()),
@@ -71,7 +74,7 @@ class Batch:
             ("edits", self.edits, rows.EDITS),
             ("incidents", self.incidents, rows.INCIDENTS),
         ):
-            if new := _missing(transaction, table, made):
+            if new := _missing(transaction, table, made, schema):
                 transaction.insert(table, rows.table(new, schema))
         erased.note(transaction, self.late, self.at)
         erasure.apply(transaction, self.erasures, self.at)
@@ -114,8 +117,10 @@ class Batch:
             self.erasures.append(record)
 
 
-def _missing(transaction: Transaction, table: str, made: Sequence[rows.Row]) -> list[rows.Row]:
-    """Each row once, without those whose id is in the table.
+def _missing(
+    transaction: Transaction, table: str, made: Sequence[rows.Row], schema: pa.Schema
+) -> list[rows.Row]:
+    """Each row once, without those whose id is in the table; a row there that lacks a body goes.
 
     Ids of the gateway's records are new and ascend, so that one look at their range is enough;
     what comes a second time is an import repeated, or a segment whose offset was lost.
@@ -124,8 +129,29 @@ def _missing(transaction: Transaction, table: str, made: Sequence[rows.Row]) -> 
     if not by_id:
         return []
     span = [str(UUID(bytes=end)) for end in (min(by_id), max(by_id))]
-    if transaction.execute(_RANGE.format(table=table), span):
-        ids = [str(UUID(bytes=one)) for one in by_id]
-        for found in transaction.execute(_KNOWN.format(table=table), [ids]):
-            del by_id[UUID(found["id"]).bytes]
+    if transaction.execute(_RANGE.format(table=table), span) and (
+        known := _known(transaction, table, by_id)
+    ):
+        for column in _BODIES.get(table, ()):
+            whole = _with(column, (by_id[one] for one in known), schema)
+            transaction.execute(_EMPTIED.format(table=table, column=column), [whole])
+        for one in _known(transaction, table, known):
+            del by_id[one]
     return list(by_id.values())
+
+
+def _known(transaction: Transaction, table: str, ids: Iterable[bytes]) -> list[bytes]:
+    """Those of the ids that the table has."""
+    asked = [str(UUID(bytes=one)) for one in ids]
+    found = transaction.execute(_KNOWN.format(table=table), [asked])
+    return [UUID(row["id"]).bytes for row in found]
+
+
+def _with(column: str, made: Iterable[rows.Row], schema: pa.Schema) -> list[str]:
+    """Ids of the gateway's rows that have something in ``column``.
+
+    An import repeated does not bring back what retention took.
+    """
+    place, origin = schema.get_field_index(column), schema.get_field_index("origin")
+    found = (row for row in made if row[origin] == GATEWAY and row[place] is not None)
+    return [str(UUID(bytes=row[0])) for row in found]

@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import StoreBroken, StoreError, StoreFull
-from gateway.log import done, ingest
+from gateway.log import done, erasure, ingest
 from gateway.log.cipher import Cipher
 from gateway.log.cost import Price
+from gateway.log.erasure import BARE, WHOLE
 from gateway.log.ingest import Ingester
 from gateway.log.record import Edit, Erasure, Incident, Record, decode, encode, new_id
 from gateway.log.segment import sealed
@@ -323,6 +324,22 @@ def test_a_healed_log_says_so_and_looks_at_everything_again(store: Store, spool:
     assert (incident["kind"], incident["detail"]) == ("healed", "log.duckdb.wal was put aside")
 
 
+def test_a_replay_brings_bodies_back_that_healing_lost(store: Store, spool: Path) -> None:
+    asked = [invocation() for _ in range(3)]
+    dead(spool, *asked)
+    drain(ingester(store, spool))
+    with store.transaction() as transaction:
+        erasure.replace(transaction, "invocations", BARE, f"{WHOLE} AND id = ?", [str(asked[1].id)])
+        transaction.execute("DELETE FROM spool_segments")
+
+    drain(ingester(store, spool))
+
+    found = store.rows("SELECT id::VARCHAR AS id, request FROM invocations ORDER BY id")
+    assert [(row["id"], row["request"]) for row in found] == [
+        (str(one.id), bytes(one.request).decode()) for one in asked
+    ]
+
+
 def test_a_kept_segment_that_is_damaged_is_named_once(tmp_path: Path, spool: Path) -> None:
     dead(spool, invocation())
     with Store(tmp_path / "first.duckdb") as store:
@@ -365,11 +382,11 @@ def test_edits_and_incidents_of_the_spool_are_in_the_log(store: Store, spool: Pa
 def test_an_erasure_takes_what_is_there_and_what_comes_late(store: Store, spool: Path) -> None:
     theirs = [invocation(subject_id="s1") for _ in range(3)]
     others = invocation(subject_id="s2")
-    erasure = Erasure(id=new_id(), ts=NOW, tenant="default", subject_id="s1")
+    forget = Erasure(id=new_id(), ts=NOW, tenant="default", subject_id="s1")
     dead(spool, theirs[0], others, name="a")
     ingest = ingester(store, spool)
     drain(ingest)
-    dead(spool, erasure, theirs[1], name="b")
+    dead(spool, forget, theirs[1], name="b")
     drain(ingest)
     dead(spool, theirs[2], demonstration(theirs[0].id), name="c")
 
@@ -383,8 +400,8 @@ def test_an_erasure_takes_what_is_there_and_what_comes_late(store: Store, spool:
 
 def test_bodies_that_were_erased_do_not_come_back(store: Store, spool: Path) -> None:
     call = invocation(subject_id="s1", stored=True)
-    erasure = Erasure(id=new_id(), ts=NOW, tenant="default", scope="bodies", subject_id="s1")
-    dead(spool, erasure, name="a")
+    forget = Erasure(id=new_id(), ts=NOW, tenant="default", scope="bodies", subject_id="s1")
+    dead(spool, forget, name="a")
     ingest = ingester(store, spool)
     drain(ingest)
     dead(spool, call, name="b")
