@@ -1,6 +1,7 @@
 """What the log needs of DuckDB, whichever way the data lies: one file, or a DuckLake."""
 
 import hashlib
+import os
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,8 @@ ALIAS = "log"
 _Config = dict[str, str | bool | int | float | list[str]]
 _CONFIG: _Config = {
     "memory_limit": "512MB",
-    "threads": 2,
+    # On a single core a second thread only spins while the first one works.
+    "threads": min(2, len(os.sched_getaffinity(0))),
     # Each checkpoint writes the last, partial row group anew: with 16 MB that is half the work of
     # ingesting, and a third more file. Reading 64 MB of WAL at a start takes 0.2 s.
     "checkpoint_threshold": "64MB",
