@@ -60,6 +60,19 @@ class Gateway:
             EngineReport("e0", self.vllm.url, "base", state, frozenset(adapters), datetime.now(UTC))
         )
 
+    def until_ready(self) -> None:
+        """Wait, with an engine that does not fall silent meanwhile."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            self.report()
+            try:
+                if httpx.get(f"{self.url}/health/ready").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass  # it is starting
+            time.sleep(0.05)
+        raise TimeoutError(f"no gateway at {self.url}")
+
     def promote(self, digest: str) -> str:
         """Make an adapter live, the way the learner and the agent do; its served name."""
         artifact = Artifact(digest * 16, self.data / digest, 8, "base")
@@ -132,21 +145,8 @@ def gateway(tmp_path: Path, vllm: FakeVllm, settings: dict[str, object]) -> Iter
         gateway = Gateway(
             f"http://127.0.0.1:{port}", secret, registry, keys, vllm, tmp_path, process
         )
-        gateway.report()
-        _wait_until_up(gateway.url)
+        gateway.until_ready()
         yield gateway
         process.terminate()
     registry.close()
     database.dispose()
-
-
-def _wait_until_up(url: str) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        try:
-            httpx.get(f"{url}/health/ready")
-        except httpx.TransportError:
-            time.sleep(0.05)
-        else:
-            return
-    raise TimeoutError(f"no gateway at {url}")
