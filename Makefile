@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 JSON ?=
 ARGS ?=
 
-.PHONY: help install demo test check unit bench bench-log lock clean
+.PHONY: help install demo test check unit bench bench-log bench-import lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ bench: $(INSTALLED)  ## how long an alias takes to flip under load (JSON=FILE)
 
 bench-log: $(INSTALLED)  ## what the log costs: recording, ingest, queries (JSON=FILE, ARGS="--rows 50000")
 	@$(BIN)/python tests/benchmarks/log.py $(if $(JSON),--json $(JSON)) $(ARGS)
+
+bench-import: $(INSTALLED)  ## how long 100,000 Bedrock records take into the log (JSON=FILE)
+	@$(BIN)/python tests/benchmarks/import_bedrock.py $(if $(JSON),--json $(JSON)) $(ARGS)
 
 lock: $(INSTALLED)  ## resolve requirements/cpu.lock anew from pyproject.toml
 	@$(BIN)/python deploy/lock.py > requirements/cpu.lock.new
