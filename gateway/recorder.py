@@ -1,5 +1,6 @@
 """From one exchange to one spool record."""
 
+import logging
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +18,8 @@ from gateway.log.assemble import completion
 from gateway.log.record import Feedback, Invocation
 from gateway.log.spool import SpoolWriter
 from gateway.routing import Target
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -41,7 +44,7 @@ class Exchange:
     @property
     def task(self) -> str:
         """What the client calls this kind of call; the alias when it says nothing."""
-        return (self.request.metadata or {}).get("task", self.target.alias)
+        return (self.request.metadata or {}).get("task") or self.target.alias
 
     def received(self, piece: bytes) -> None:
         """Keep a piece of the stream."""
@@ -111,16 +114,24 @@ class Recorder:
         try:
             self._spool.append(record)
         except SpoolError as error:
-            self.error = str(error)
-            raise RecordFailed(f"This could not be logged: {error}.") from error
+            raise self._failed(error) from error
         self.error = None
 
     async def _synced(self) -> None:
         try:
             await self._spool.synced()
         except SpoolError as error:
-            self.error = str(error)
-            raise RecordFailed(f"This could not be logged: {error}.") from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: SpoolError) -> RecordFailed:
+        """What the client is told. The reason names folders, so it is the operator's."""
+        if self.error is None:
+            logger.error("answers cannot be recorded: %s", error)
+        self.error = str(error)
+        return RecordFailed(
+            "This could not be recorded, and what is not recorded is not given. Please retry; "
+            "the operator finds the reason at /health/ready and in the gateway's log."
+        )
 
     def _is_best_effort(self, exchange: Exchange) -> bool:
         return not self._best_effort.isdisjoint((exchange.task, exchange.target.alias))

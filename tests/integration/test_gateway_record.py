@@ -149,7 +149,7 @@ async def test_what_cannot_be_recorded_is_not_given(gateway: Gateway) -> None:
         assert refused.status_code == 503
         assert refused.headers["retry-after"]
         assert refused.json()["error"]["code"] == "log_unavailable"
-        assert "quota" in refused.json()["error"]["message"]
+        assert "/health/ready" in refused.json()["error"]["message"]
     assert stream[-1]["error"]["code"] == "log_unavailable"
     assert gateway.spooled() == []
 

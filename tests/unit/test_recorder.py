@@ -91,12 +91,12 @@ async def test_an_answer_the_disk_did_not_take_is_not_given(spool: SpoolWriter) 
     recorder, one = Recorder(spool), exchange()
     recorder.record(one, status=200)
 
-    with pytest.raises(RecordFailed, match="disk"):
+    with pytest.raises(RecordFailed):
         await recorder.durable(one)
-    with pytest.raises(RecordFailed, match="disk"):
+    with pytest.raises(RecordFailed):
         await recorder.keep(feedback())
 
-    assert recorder.error is not None
+    assert "disk" in (recorder.error or "")
 
 
 @pytest.mark.usefixtures("bad_disk")
@@ -109,16 +109,18 @@ async def test_a_best_effort_answer_does_not_hang_on_the_disk(spool: SpoolWriter
     assert recorder.error is not None
 
 
-def test_a_task_is_best_effort_by_its_name_or_its_alias(full: SpoolWriter) -> None:
+def test_a_task_is_best_effort_by_its_name_or_its_alias(full: SpoolWriter, tmp_path: Path) -> None:
     by_alias = Recorder(full, best_effort=frozenset({"m"}))
     by_task = Recorder(full, best_effort=frozenset({"chat"}))
 
     by_alias.record(exchange(metadata={"task": "other"}), status=200)
     by_task.record(exchange(metadata={"task": "chat"}), status=200)
-    with pytest.raises(RecordFailed, match="quota"):
+    with pytest.raises(RecordFailed) as refused:
         by_task.record(exchange(), status=200)
 
     assert (by_alias.dropped, by_task.dropped) == (1, 1)
+    assert "quota" in (by_task.error or "")
+    assert str(tmp_path) not in str(refused.value)
 
 
 def test_the_log_is_told_how_many_answers_it_lacks(tmp_path: Path) -> None:
