@@ -20,7 +20,7 @@ class GroupCommit:
         self._lock = threading.Lock()
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._done = 0
-        self._refused = 0
+        self._refused = -1
         self._why = ""
 
     async def wait(self, upto: int) -> None:

@@ -8,14 +8,15 @@ from gateway.errors import SpoolError
 from gateway.log.segment import SUFFIX
 
 LOOK_EVERY_S = 1.0
+SURVEY_EVERY_S = 10.0
 
 
 class Space:
     """Room in one spool directory, which all workers share.
 
-    What this worker writes is counted; what others do is looked up: the free space every
-    second, the segments of all workers at each new segment of ours and, while records are
-    refused, every second.
+    What this worker writes is counted at once; what others do is looked up: the free space
+    every second, the segments, which may be a thousand, every ten seconds. While records are
+    refused both are looked at every second, so that writing goes on as soon as it can.
     """
 
     def __init__(self, directory: Path, *, quota: int, reserve: int) -> None:
@@ -34,16 +35,15 @@ class Space:
         now = time.monotonic()
         if now - self._looked > LOOK_EVERY_S:
             self._look(now)
-        if self._lacks(n + further) and now - self._surveyed > LOOK_EVERY_S:
-            self.survey()
+        old = LOOK_EVERY_S if self._lacks(n + further) else SURVEY_EVERY_S
+        if now - self._surveyed > old:
+            self._survey(now)
         if why := self._lacks(n + further):
             raise SpoolError(why)
         self._used += n
         self._free -= n
 
-    def survey(self) -> None:
-        """Look at everything anew. Raises OSError."""
-        now = time.monotonic()
+    def _survey(self, now: float) -> None:
         used = 0
         with os.scandir(self._directory) as entries:
             for entry in entries:
@@ -51,7 +51,6 @@ class Space:
                     used += _size(entry)
         self._used = used
         self._surveyed = now
-        self._look(now)
 
     def _look(self, now: float) -> None:
         disk = os.statvfs(self._directory)
@@ -68,8 +67,8 @@ class Space:
             )
         if self._free - n < self._reserve:
             return (
-                f"the disk of the spool {self._directory} has {_said(self._free)} left, and "
-                f"{_said(self._reserve)} must stay free: make room, or lower `log.reserve`"
+                f"the disk of the spool {self._directory} has no more than the "
+                f"{_said(self._reserve)} left that stay free: make room, or lower `log.reserve`"
             )
         return None
 

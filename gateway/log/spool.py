@@ -147,8 +147,6 @@ class SpoolWriter:
         if current is not None and current.size and current.size + len(line) > SEGMENT_BYTES:
             self._leave()
         try:
-            if self._current is None:
-                self._space.survey()
             self._space.take(len(line), further)
             segment = self._current or self._begin()
             segment.write(line)

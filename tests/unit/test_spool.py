@@ -262,6 +262,16 @@ def test_a_spool_at_its_quota_refuses_until_the_learner_has_caught_up(
     writer.close()
 
 
+def test_what_is_written_counts_at_once(spool: Path) -> None:
+    writer = SpoolWriter(spool, "w0", quota=5000)
+
+    with pytest.raises(SpoolError, match="quota"):
+        append_for_ever(writer)
+
+    assert 4000 < writer.segment.stat().st_size <= 5000
+    writer.close()
+
+
 def test_the_quota_counts_the_segments_of_all_workers(spool: Path) -> None:
     spool.mkdir()
     (spool / "w1-other.jsonl").write_bytes(bytes(5000))
@@ -276,7 +286,7 @@ def test_the_quota_counts_the_segments_of_all_workers(spool: Path) -> None:
 def test_the_free_space_reserve_is_kept_and_the_message_says_what_to_do(spool: Path) -> None:
     writer = SpoolWriter(spool, "w0", reserve=1 << 60)
 
-    with pytest.raises(SpoolError, match=r"1073741824\.0 GB must stay free: make room, or lower"):
+    with pytest.raises(SpoolError, match=r"1073741824\.0 GB left that stay free: make room"):
         writer.append(invocation())
 
     assert list(spool.iterdir()) == []
@@ -365,6 +375,17 @@ async def test_with_group_a_record_waits_for_a_sync_that_began_after_it_was_writ
         await writer.synced()
 
         assert synced[-1] == writer.segment.stat().st_size
+    writer.close()
+
+
+async def test_whoever_has_nothing_unsynced_does_not_wait(spool: Path) -> None:
+    writer = SpoolWriter(spool, "w0", durability=Durability.GROUP)
+
+    await writer.synced()
+    writer.append(invocation())
+    await writer.synced()
+    await writer.synced()
+
     writer.close()
 
 
