@@ -19,7 +19,6 @@ from gateway.log.record import Erasure, Record, new_id
 from gateway.log.store import Store
 from gateway.log.subject import SubjectKey
 from learner.dataset.rebuild import OF
-from learner.errors import LearnerError
 from learner.upkeep import REMOVED, Upkeep
 from serving.registry import AdapterVersion, Registry
 
@@ -127,7 +126,7 @@ class Erasures:
     def remove(self) -> int:
         """Remove physically what any tenant has erased; how many erasures wait for a turn's end.
 
-        Raises StoreError, DatasetError, OSError; all can be repeated.
+        Raises StoreError; it can be repeated.
         """
         return self._upkeep.remove()
 
@@ -142,7 +141,7 @@ class Erasures:
             removal.result(timeout=REMOVAL_S)
         except TimeoutError:
             logger.info("the removal takes longer than %.0f s; it goes on", REMOVAL_S)
-        except (StoreError, LearnerError, OSError):
+        except StoreError:
             logger.exception("the removal failed; it is repeated within a day")
 
     def _receipt(self, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from gateway.log.ingest import Ingester
 from gateway.log.retention import EXPIRY, clear_quarantine, expire
 from gateway.log.store import Store
 from learner.dataset.rebuild import concerned, rebuild
-from learner.errors import DatasetError
 from learner.jobs import TurnStore
 from learner.settings import RetentionSection
 
@@ -80,7 +79,7 @@ class Upkeep:
             clear_quarantine(self._spool, now=self._now())
             if self._due():
                 self.remove()
-        except (StoreError, DatasetError, OSError):
+        except (StoreError, OSError):
             logger.exception("upkeep of the log failed; it is tried again at the next tick")
 
     def remove(self) -> int:
@@ -88,15 +87,13 @@ class Upkeep:
 
         A snapshot that a running turn uses stays until that ends, and with it the erasures it is
         concerned by stay unfinished: how many. The ingester waits meanwhile, requests do not.
-        Raises StoreError, DatasetError, OSError; all can be repeated.
+        Raises StoreError; it can be repeated.
         """
         with self._lock:
-            self._ingester.run_once()
-            with self._ingester.paused():
-                pending = {row["id"] for row in self._store.rows(_PENDING)}
-                waiting = self._rebuild(pending)
-                blanked = blank(self._spool, Erased.read(self._store), self._cipher)
-                self._store.compact()
+            try:
+                pending, waiting, blanked = self._remove()
+            except OSError as error:
+                raise StoreError(f"cannot remove what was erased: {error}") from error
             self._write_down(pending - waiting, finished=not waiting)
         logger.info(
             "compacted the log; %d erasures are removed from every file, %d wait for a turn; "
@@ -106,6 +103,16 @@ class Upkeep:
             blanked,
         )
         return len(waiting)
+
+    def _remove(self) -> tuple[set[str], set[str], int]:
+        """Erasures to finish, those of them that wait, and how many lines were blanked."""
+        self._ingester.run_once()
+        with self._ingester.paused():
+            pending = {row["id"] for row in self._store.rows(_PENDING)}
+            waiting = self._rebuild(pending)
+            blanked = blank(self._spool, Erased.read(self._store), self._cipher)
+            self._store.compact()
+        return pending, waiting, blanked
 
     def _rebuild(self, pending: set[str]) -> set[str]:
         """Rebuild the snapshots; the erasures that have to wait for a running turn."""

@@ -11,6 +11,7 @@ from gateway.log.record import new_id
 from gateway.log.retention import EXPIRY
 from gateway.log.store import Store
 from learner.dataset.snapshot import PARTIAL, without
+from learner.errors import DatasetError
 
 logger = logging.getLogger(__name__)
 
@@ -64,15 +65,19 @@ def concerned(store: Store, folder: Path) -> Iterator[Snapshot]:
 def rebuild(store: Store, folder: Path, *, in_use: Collection[str], at: datetime) -> set[str]:
     """Replace every snapshot concerned, but those in use; the erasures that wait for these.
 
-    Safe to repeat, also after a crash in the middle. Nobody may write a snapshot meanwhile.
-    Raises StoreError, DatasetError.
+    One that cannot be read waits, too. Safe to repeat, also after a crash in the middle. Nobody
+    may write a snapshot meanwhile. Raises StoreError.
     """
     waiting: set[str] = set()
     for snapshot in concerned(store, folder):
         if snapshot.sha256 in in_use:
             waiting |= snapshot.erasures
-        else:
+            continue
+        try:
             _replace(store, snapshot, folder, at)
+        except DatasetError:
+            logger.exception("%s holds erased samples; repair or delete it", snapshot.path)
+            waiting |= snapshot.erasures
     for unfinished in folder.glob(f".*{PARTIAL}"):
         unfinished.unlink()
     return waiting
