@@ -3,6 +3,7 @@ import errno
 import fcntl
 import os
 import resource
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -179,8 +180,10 @@ def test_what_a_writer_left_that_died_making_a_segment_is_swept(spool: Path) -> 
 
 
 def test_many_threads_append_whole_lines(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.log.spool.SEGMENT_BYTES", 20_000)
-    writer = SpoolWriter(spool, "w0", durability=Durability.GROUP)
+    monkeypatch.setattr("gateway.log.spool.SEGMENT_BYTES", 1500)
+    switched = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    writer = SpoolWriter(spool, "w0", durability=Durability.NONE)
     written = [[invocation() for _ in range(100)] for _ in range(4)]
 
     def append_all(mine: list[Record]) -> None:
@@ -193,6 +196,7 @@ def test_many_threads_append_whole_lines(spool: Path, monkeypatch: pytest.Monkey
     for thread in threads:
         thread.join()
     writer.close()
+    sys.setswitchinterval(switched)
 
     wanted = {record.id for mine in written for record in mine}
     assert {record.id for record in records(spool)} == wanted
