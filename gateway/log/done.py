@@ -3,6 +3,7 @@
 Should the log lose its write-ahead file, or itself, they hold what it held.
 """
 
+import io
 import os
 import shutil
 from collections.abc import Iterator
@@ -33,11 +34,8 @@ class Kept:
 
     def rewrite(self, content: bytes) -> None:
         """Put ``content`` of the same size in its place. Raises OSError; then it is as it was."""
-        partial = self.path.with_suffix(_PARTIAL)
-        with pa.output_stream(partial, compression="zstd") as target:
-            target.write(content)
-        os.utime(partial, ns=(self.path.stat().st_atime_ns, self.path.stat().st_mtime_ns))
-        _replace(partial, self.path)
+        _write(io.BytesIO(content), self.path, age=self.path.stat())
+        sync_directory(self.path.parent)
 
 
 def kept(spool: Path) -> Iterator[Kept]:
@@ -48,21 +46,29 @@ def kept(spool: Path) -> Iterator[Kept]:
             yield Kept(path, segment, int(size))
 
 
-def keep(segment: Path) -> None:
-    """Move a segment that is wholly in the log. Safe to repeat. Raises OSError."""
-    size = segment.stat().st_size
-    if size:
-        path = segment.parent / FOLDER / f"{segment.name}.{size}{_SUFFIX}"
-        partial = path.with_suffix(_PARTIAL)
-        with segment.open("rb") as source, pa.output_stream(partial, compression="zstd") as target:
+def keep(*segments: Path) -> None:
+    """Move segments of one spool that are wholly in the log. Safe to repeat. Raises OSError."""
+    for segment in segments:
+        if size := segment.stat().st_size:
+            with segment.open("rb") as source:
+                _write(source, segment.parent / FOLDER / f"{segment.name}.{size}{_SUFFIX}")
+    # The copies have to be on the device before the originals go.
+    for folder in {segment.parent / FOLDER for segment in segments}:
+        sync_directory(folder)
+    for segment in segments:
+        segment.unlink()
+
+
+def _write(source: IO[bytes], path: Path, *, age: os.stat_result | None = None) -> None:
+    partial = path.with_suffix(_PARTIAL)
+    try:
+        with pa.output_stream(partial, compression="zstd") as target:
             shutil.copyfileobj(source, target, 1 << 20)
-        _replace(partial, path)
-    segment.unlink()
-
-
-def _replace(partial: Path, path: Path) -> None:
-    """Only what is on the device may take the place of what was."""
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
-    sync_directory(path.parent)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        if age is not None:
+            os.utime(partial, ns=(age.st_atime_ns, age.st_mtime_ns))
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from gateway.errors import StoreError, StoreFull
+from gateway.errors import StoreBroken, StoreError, StoreFull
 from gateway.log import done, quarantine, rows
 from gateway.log.batch import Batch
 from gateway.log.cipher import Cipher
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 PASS_BYTES = 16 << 20
 """Read before a transaction is made of it, however many segments wait."""
+RETIRING_COSTS = 64 << 10
+"""As long as reading so many bytes takes it at least, to be done with a segment."""
 KEEP = timedelta(hours=24)
 OFFSETS_KEPT = timedelta(days=30)
 PRUNE_EVERY_S = 3600.0
@@ -83,12 +85,16 @@ class Ingester:
         self._unreadable: str | None = None
         self._healed: list[Incident] = []
         for folder in (done.FOLDER, quarantine.FOLDER):
-            (spool / folder).mkdir(parents=True, exist_ok=True)
+            (spool / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
         sweep(spool)
-        self._load()
+        try:
+            self._load()
+        except StoreBroken:  # reading came upon damage; opened anew, the log is healed
+            store.reopen()
+            self._load()
 
     def run_once(self) -> int:
-        """Take in what is there, up to PASS_BYTES; how many lines that were, 0: nothing is left.
+        """Take in what is there, up to PASS_BYTES; how much that was, 0: nothing is left.
 
         From any thread. Raises StoreError or OSError; then nothing was taken that is not in the
         log, and the next call starts by mending what it can.
@@ -98,8 +104,7 @@ class Ingester:
                 self._mend()
                 lines, finished = self._gather()
                 self._commit(lines)
-                for source in finished:
-                    self._retire(source)
+                self._retire(finished)
             except (StoreError, OSError) as error:
                 # A first failure may pass; after a second one only a new start may help.
                 blames_store = isinstance(error, StoreError) and not isinstance(error, StoreFull)
@@ -107,7 +112,7 @@ class Ingester:
                 self._failures += 1
                 raise
             self._failures = 0
-            return len(lines)
+            return len(lines) or len(finished)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -213,7 +218,8 @@ class Ingester:
             lines += new
             if is_finished:
                 finished.append(source)
-            left -= new[-1].end - start if new else 0
+            read = new[-1].end - start if new else 0
+            left -= max(read, RETIRING_COSTS) if is_finished else read
             self._turn = source.segment
             if left < READ_BYTES:
                 break
@@ -253,11 +259,11 @@ class Ingester:
         if batch.erases:
             self._erased = Erased.read(self._store)
 
-    def _retire(self, source: Source) -> None:
-        if isinstance(source.place, Kept):
-            del self._replays[source.segment]
-        else:
-            done.keep(source.place)
+    def _retire(self, finished: list[Source]) -> None:
+        for source in finished:
+            if isinstance(source.place, Kept):
+                del self._replays[source.segment]
+        done.keep(*(one.place for one in finished if isinstance(one.place, Path)))
 
     def _say(self, trouble: str | None) -> None:
         """Log what changed, not what is still so."""

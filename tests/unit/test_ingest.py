@@ -587,6 +587,21 @@ def test_many_segments_take_turns(
     assert count(store) == 30
 
 
+def test_segments_that_only_have_to_be_retired_are_work_left(
+    store: Store, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "PASS_BYTES", 3 * ingest.RETIRING_COSTS)
+    monkeypatch.setattr(ingest, "READ_BYTES", ingest.RETIRING_COSTS)
+    for _ in range(20):
+        dead(spool)
+    dead(spool, invocation(), name="last")
+
+    drain(ingester(store, spool))
+
+    assert count(store) == 1
+    assert not list(spool.glob("*.jsonl"))
+
+
 def test_a_segment_that_cannot_be_read_does_not_stop_the_others(store: Store, spool: Path) -> None:
     (spool / "a-folder.jsonl").mkdir()
     dead(spool, invocation())
