@@ -45,12 +45,13 @@ def _over_calls(
 _TAIL = _over_calls(
     "tail",
     "the newest calls, the newest last",
-    (_limit(20),),
+    (Parameter("after", Kind.TEXT, None, "only those behind this id"), _limit(20)),
     """
 SELECT * FROM (
   SELECT i.ts, i.id, i.request_model AS model, i.adapter, i.status, i.input_tokens,
     i.output_tokens, round(i.duration, 3) AS duration, i.error_type
-  FROM invocations i WHERE {meant} ORDER BY i.id DESC LIMIT {limit}
+  FROM invocations i WHERE ({after}::UUID IS NULL OR i.id > {after}::UUID) AND {meant}
+  ORDER BY i.id DESC LIMIT {limit}
 ) ORDER BY id
 """,
 )

@@ -71,7 +71,10 @@ class Parameter:
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join([self.name, *map(str, problem["loc"])])
-            raise BadQuery(f"{where}: {problem['msg'].removeprefix('Value error, ')}") from error
+            message = problem["msg"].removeprefix("Value error, ")
+            if problem["type"] == "extra_forbidden":
+                message = "no such field"
+            raise BadQuery(f"{where}: {message}") from error
 
 
 @dataclass(frozen=True, slots=True)

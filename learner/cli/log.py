@@ -1,78 +1,118 @@
 """``ratchet log``: through the learner while it runs, from the file when it does not."""
 
 import json
-import sys
-from typing import Any
-from uuid import UUID
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
 
 import click
 import pyarrow as pa
-from pyarrow import csv
 
 from gateway.errors import BadQuery
+from gateway.log.catalogue import QUERIES, query
+from gateway.log.store import Store
+from gateway.log.subject import invocation_of
 from learner.api.client import LearnerClient, LearnerDown
+from learner.cli.rows import as_json, destination, rows_of, write
 from learner.log import open_log
 from learner.settings import RatchetConfig
 
-TAIL = """
-SELECT strftime(ts, '%H:%M:%S') AS time, id, request_model AS model, adapter, status,
-  input_tokens AS "in", output_tokens AS out, round(duration * 1000) AS ms, error_type AS error
-FROM (SELECT * FROM invocations ORDER BY id DESC LIMIT {count}) ORDER BY id
-"""
-
-_CELL = 60
+FOLLOW_S = 1.0
+"""How often to look for new calls."""
 
 
-def select(config: RatchetConfig, sql: str) -> pa.Table:
-    """The answer to one SELECT. Raises BadQuery, StoreError."""
+class Reader(Protocol):
+    """The log, whoever owns it. Both give at least one batch; both raise BadQuery, StoreError."""
+
+    def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """The answer to one SELECT."""
+        ...
+
+    def query(self, name: str, parameters: Mapping[str, str]) -> Iterator[pa.RecordBatch]:
+        """The answer to a named query."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """The log without a learner."""
+
+    store: Store
+    now: Callable[[], datetime]
+
+    def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
+        return self.store.select_batches(sql)
+
+    def query(self, name: str, parameters: Mapping[str, str]) -> Iterator[pa.RecordBatch]:
+        asked = query(name).asked(parameters, self.now())
+        return self.store.batches(asked.text, asked.parameters)
+
+
+@contextmanager
+def reading(config: RatchetConfig) -> Iterator[Reader]:
+    """The running learner, else the file. Raises StoreError."""
+    client = LearnerClient(config.learner_socket)
     try:
-        return LearnerClient(config.learner_socket).select(sql)
+        client.health()
     except LearnerDown:
         with open_log(config) as store:
-            return store.select(sql)
+            yield _File(store, lambda: datetime.now(UTC))
+    else:
+        yield client
+
+
+def select(config: RatchetConfig, sql: str, style: str, out: Path | None) -> None:
+    """Write the answer to one SELECT. Raises BadQuery, StoreError, ImportFailed."""
+    with reading(config) as log, destination(out, style) as file:
+        write(log.batches(sql), style, file)
+
+
+def ask(
+    config: RatchetConfig, name: str, parameters: Mapping[str, str], style: str, out: Path | None
+) -> None:
+    """Write the answer to a named query. Raises BadQuery, StoreError, ImportFailed."""
+    with reading(config) as log, destination(out, style) as file:
+        write(log.query(name, parameters), style, file)
+
+
+def follow(config: RatchetConfig, parameters: Mapping[str, str]) -> None:
+    """Print calls as they come into the log, a JSON object each, until Ctrl-C."""
+    with reading(config) as log:
+        while True:
+            for row in rows_of(log.query("tail", parameters)):
+                click.echo(as_json(row))
+                parameters = {**parameters, "after": str(row["id"]), "limit": "10000"}
+            time.sleep(FOLLOW_S)
+
+
+def print_queries() -> None:
+    """The named queries and their parameters."""
+    for one in QUERIES.values():
+        click.echo(f"{one.name}: {one.about}")
+        for parameter in one.parameters:
+            default = "" if parameter.default is None else f" [{parameter.default}]"
+            choices = f": {', '.join(parameter.choices)}" if parameter.choices else ""
+            click.echo(f"    {parameter.name}{default}  {parameter.about}{choices}")
 
 
 def invocation_with_feedback(config: RatchetConfig, name: str) -> dict[str, Any]:
     """One row of ``invocations``, bodies decoded, and what was said about it."""
-    try:
-        invocation = UUID(name.removeprefix("chatcmpl-"))
-    except ValueError as error:
-        raise BadQuery(f"{name} is no invocation id; `ratchet log tail` shows them") from error
-    found = select(config, f"SELECT * FROM invocations WHERE id = '{invocation}'").to_pylist()  # noqa: S608 - a UUID
-    if not found:
-        raise BadQuery(f"there is no invocation {invocation} (yet)")
-    about = select(
-        config,
-        f"SELECT * FROM feedback WHERE target_id = '{invocation}' ORDER BY id",  # noqa: S608
-    ).to_pylist()
-    row = _decoded(found[0], "request", "response")
-    return row | {"feedback": [_decoded(one, "value") for one in about]}
-
-
-def print_table(table: pa.Table, style: str) -> None:
-    """``table`` on standard output: for people, as CSV or as a JSON array."""
-    if style == "csv":
-        csv.write_csv(table, sys.stdout.buffer)
-    elif style == "json":
-        click.echo(json.dumps(table.to_pylist(), ensure_ascii=False, default=str))
-    else:
-        _print_for_people(table)
-
-
-def _print_for_people(table: pa.Table) -> None:
-    rows = [[_cell(value) for value in row.values()] for row in table.to_pylist()]
-    lines = [table.column_names, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(table.column_names))]
-    for number, line in enumerate(lines):
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
-        if number == 0:
-            click.echo("  ".join("-" * width for width in widths))
-
-
-def _cell(value: Any) -> str:
-    text = "" if value is None else " ".join(str(value).split())
-    return text if len(text) <= _CELL else text[: _CELL - 1] + "…"
+    invocation = invocation_of(name)
+    if invocation is None:
+        raise BadQuery(f"{name} is no invocation id; `ratchet log tail` shows them")
+    with reading(config) as log:
+        found = list(
+            rows_of(log.batches(f"SELECT * FROM invocations WHERE id = '{invocation}'"))  # noqa: S608 - a UUID
+        )
+        if not found:
+            raise BadQuery(f"there is no invocation {invocation} (yet)")
+        about = f"SELECT * FROM feedback WHERE target_id = '{invocation}' ORDER BY id"  # noqa: S608
+        said = [_decoded(one, "value") for one in rows_of(log.batches(about))]
+    return _decoded(found[0], "request", "response") | {"feedback": said}
 
 
 def _decoded(row: dict[str, Any], *columns: str) -> dict[str, Any]:
