@@ -34,6 +34,8 @@ class DuckLake:
         self.disk.mkdir(parents=True, exist_ok=True)
         if self._catalog is not None:
             self._catalog.parent.mkdir(parents=True, exist_ok=True)
+            # Or else who reads for long keeps others from committing.
+            self._in_sqlite("PRAGMA journal_mode = WAL")
 
     @property
     def _catalog(self) -> Path | None:
@@ -83,9 +85,17 @@ class DuckLake:
             raise self._refusal(error) from error
         finally:
             connection.close()
-        if self._catalog is not None:
+        self._in_sqlite("VACUUM")
+
+    def _in_sqlite(self, statement: str) -> None:
+        """Only while DuckDB has the catalog closed: closing it here drops that one's locks."""
+        if self._catalog is None:
+            return
+        try:
             with closing(sqlite3.connect(self._catalog)) as catalog:
-                catalog.execute("VACUUM")
+                catalog.execute(statement)
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.name}: {error}") from error
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
         scanner = "postgres_scanner" if self._catalog is None else "sqlite_scanner"
