@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import duckdb
 
@@ -13,6 +14,7 @@ VECTOR = 2_048
 
 _BODIES = {"invocations": ("request", "response"), "feedback": ("explanation", "value")}
 """The bulk of a file, and nullable: a row is worth keeping without them."""
+_NESTED = ("invocations", "feedback", "edits")
 _NOT_SAVED = ("spool_segments",)
 """With the offsets gone, whatever the spool still keeps is ingested again, without doubling."""
 
@@ -47,8 +49,25 @@ class Salvage:
         except duckdb.Error as error:
             self._give_up(error, f"{table}: all rows")
             return
-        for start in range(0, 0 if last is None else last + 1, ROW_GROUP):
-            self._range(table, start, min(start + ROW_GROUP, last + 1))
+        for start, stop in pairwise(self._cuts(table, 0 if last is None else last + 1)):
+            self._range(table, start, stop)
+
+    def _cuts(self, table: str, stop: int) -> list[int]:
+        """Where segments of columns begin: the rows between two cuts lie in the same blocks."""
+        try:
+            segments = self.connection.execute(
+                "SELECT DISTINCT row_group_id, start, start + count FROM pragma_storage_info(?) "
+                "WHERE NOT contains(column_path, ',')",  # what is nested counts its own elements
+                [f"damaged.{table}"],
+            ).fetchall()
+        except duckdb.Error:
+            return [*range(0, stop, ROW_GROUP), stop]
+        sizes: dict[int, int] = {}
+        for group, _, end in segments:
+            sizes[group] = max(end, sizes.get(group, 0))
+        bases = {group: sum(sizes[one] for one in sizes if one < group) for group in sizes}
+        cuts = {bases[group] + start for group, start, _ in segments}
+        return sorted({0, stop, *(cut for cut in cuts if cut < stop)})
 
     def _range(self, table: str, start: int, stop: int) -> None:
         """Copy rows ``start`` to ``stop``: all, by halves, or without a body."""
@@ -70,9 +89,12 @@ class Salvage:
     def _copied(self, table: str, start: int, stop: int, empty: tuple[str, ...] = ()) -> bool:
         columns = f"* REPLACE ({', '.join(f'NULL AS {c}' for c in empty)})" if empty else "*"
         try:
+            # Of a nested column DuckDB reads a part in every row group that the ids do not
+            # exclude, whatever the rowids do: it would come upon the damage of others.
+            between = self._ids(table, start, stop)
             [(count,)] = self.connection.execute(
                 f"INSERT INTO log.{table} BY NAME SELECT {columns} FROM damaged.{table} "  # noqa: S608
-                "WHERE rowid >= ? AND rowid < ?",
+                f"WHERE rowid >= ? AND rowid < ? {between}",
                 [start, stop],
             ).fetchall()
         except duckdb.Error as error:
@@ -81,6 +103,16 @@ class Salvage:
             return False
         self.saved += count
         return True
+
+    def _ids(self, table: str, start: int, stop: int) -> str:
+        """The range of the rows' ids, as a condition."""
+        if table not in _NESTED:
+            return ""
+        [(least, most)] = self.connection.execute(
+            f"SELECT min(id), max(id) FROM damaged.{table} WHERE rowid >= ? AND rowid < ?",  # noqa: S608
+            [start, stop],
+        ).fetchall()
+        return "" if least is None else f"AND id BETWEEN '{least}'::UUID AND '{most}'::UUID"
 
     def _name(self, table: str, start: int, stop: int, fate: str) -> None:
         try:

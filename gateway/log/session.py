@@ -50,7 +50,8 @@ class Session:
                     self._cursor.execute(f"USE {ALIAS}")
                     self._is_fresh = False
                 yield self._cursor
-        except (duckdb.Error, pa.ArrowException) as error:
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            # OSError: so Arrow's reader passes on that DuckDB could not read.
             message = f"{what}: {error}" if what else str(error)
             is_damage = self._engine.damaged(message)
             if is_damage or gave_up(error):
