@@ -101,9 +101,7 @@ async def cut_streams(folder: Path, *, number: int, seed: int, port: int) -> Cut
                 await front.until_up(session)
             reports = asyncio.create_task(front.keep_reporting())
             turn = asyncio.Semaphore(AT_ONCE)
-            cuts = await asyncio.gather(
-                *(_cut(front, engine, rng, turn) for _ in range(number))
-            )
+            cuts = await asyncio.gather(*(_cut(front, engine, rng, turn) for _ in range(number)))
             # Asked while the gateway runs: its farewell would record what it had forgotten.
             rows = await asyncio.to_thread(_logged, folder, number)
             reports.cancel()
@@ -111,9 +109,7 @@ async def cut_streams(folder: Path, *, number: int, seed: int, port: int) -> Cut
     return _judged(cuts, rows)
 
 
-async def _cut(
-    front: Front, engine: _Engine, rng: random.Random, turn: asyncio.Semaphore
-) -> Cut:
+async def _cut(front: Front, engine: _Engine, rng: random.Random, turn: asyncio.Semaphore) -> Cut:
     """One stream; its client leaves before the first byte, at some byte, or after the last."""
     async with turn:
         mark, words = uuid4().hex, rng.randint(1, LONGEST_WORDS)
@@ -148,9 +144,7 @@ async def _read(reader: asyncio.StreamReader, most: int) -> bytes:
 
 def _text(received: bytes) -> str:
     """The words of every whole event; the gateway sends an event in one piece."""
-    deltas = (
-        json.loads(event)["choices"][0]["delta"] for event in _EVENT.findall(received)
-    )
+    deltas = (json.loads(event)["choices"][0]["delta"] for event in _EVENT.findall(received))
     return "".join(delta.get("content") or "" for delta in deltas)
 
 
@@ -171,14 +165,14 @@ def _judged(cuts: list[Cut], rows: list[dict[str, Any]]) -> CutStreams:
     by_mark = defaultdict(list)
     for row in rows:
         by_mark[row["mark"]].append(row)
-    told = [
-        len(by_mark[cut.mark]) == 1 and cut.told_by(by_mark[cut.mark][0]) for cut in cuts
-    ]
+    told = [len(by_mark[cut.mark]) == 1 and cut.told_by(by_mark[cut.mark][0]) for cut in cuts]
     return CutStreams(
         tried=len(cuts),
         recorded=sum(told),
         cut=sum(not cut.whole for cut in cuts),
         wrong=tuple(
-            f"{cut}: {by_mark[cut.mark]}" for cut, right in zip(cuts, told, strict=True) if not right
+            f"{cut}: {by_mark[cut.mark]}"
+            for cut, right in zip(cuts, told, strict=True)
+            if not right
         ),
     )

@@ -49,9 +49,7 @@ class Front:
             "spool_reserve": 0,
         } | settings
         environment = {f"GATEWAY_{name.upper()}": str(value) for name, value in told.items()}
-        return Victim(
-            "gateway", "gateway", output=self.folder / "gateway.log", env=environment
-        )
+        return Victim("gateway", "gateway", output=self.folder / "gateway.log", env=environment)
 
     def report(self) -> None:
         """The engine says that it is ready, as its agent would."""

@@ -67,7 +67,7 @@ class Verdict:
         return cls(
             acked=len(marks),
             stored=len(stored),
-            lost=tuple(sorted(id for id, mark in marks.items() if stored.get(id) != mark)),
+            lost=tuple(sorted(one for one, mark in marks.items() if stored.get(one) != mark)),
             doubled=sum(number - 1 for number in times.values()),
             unacked=len(stored.keys() - marks.keys()),
         )

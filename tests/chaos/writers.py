@@ -24,6 +24,10 @@ PRODUCERS = 4
 """Requests a worker answers at once."""
 LARGEST_BYTES = 16_000
 PAUSE_S = 0.01
+ANSWER = (
+    b'{"object":"chat.completion","model":"base","choices":[{"index":0,"finish_reason":"stop",'
+    b'"message":{"role":"assistant","content":"fine"}}]}'
+)
 
 
 def invocation(rng: random.Random, *, largest: int = LARGEST_BYTES, **more: object) -> Invocation:
@@ -40,8 +44,9 @@ def invocation(rng: random.Random, *, largest: int = LARGEST_BYTES, **more: obje
             episode_id=record_id,
             request_model="helpdesk",
             status=200,
+            tags={"task": "helpdesk", "mark": str(record_id)},
             request=msgspec.Raw(msgspec.json.encode(request)),
-            response=msgspec.Raw(b'{"object":"chat.completion","choices":[]}'),
+            response=msgspec.Raw(ANSWER),
         ),
         **more,
     )
