@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime
+from functools import partial
 
 from fastapi import FastAPI
 from starlette.routing import Route
@@ -29,53 +30,66 @@ def create_app(
 
     With a ``cipher`` the spool is encrypted.
     """
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            state = State.open(settings.database, now=now)
-            stack.callback(state.close)
-            spool = SpoolWriter(
-                settings.spool,
-                settings.worker,
-                durability=settings.durability,
-                quota=settings.spool_quota,
-                reserve=settings.spool_reserve,
-                cipher=cipher,
-                now=now,
-            )
-            stack.callback(spool.close)
-            upstream = Upstream(
-                timeout_s=settings.upstream_timeout_s, connections=settings.upstream_connections
-            )
-            stack.push_async_callback(upstream.close)
-            app.state.owner = owner.Owner(settings.learner)
-            stack.push_async_callback(app.state.owner.close)
-            recorder = Recorder(spool, best_effort=settings.best_effort)
-            app.state.gateway, app.state.recorder, app.state.now = state, recorder, now
-            endpoint = chat.ChatCompletions(
-                state,
-                upstream,
-                recorder,
-                subjects=subjects,
-                capture=settings.capture,
-                max_body_bytes=settings.max_body_bytes,
-                now=now,
-            )
-            # A class instance, so that Starlette hands it the bare ASGI call.
-            app.router.routes.insert(0, Route(chat.PATH, endpoint, methods=["POST"]))
-            follower = asyncio.create_task(
-                state.follow(poll_s=settings.poll_s, refresh_s=settings.refresh_s)
-            )
-            stack.push_async_callback(_ended, follower)
-            yield
-
-    app = FastAPI(title="Ratchet", lifespan=lifespan)
-    app.state.settings = settings
+    worker = partial(_worker, settings=settings, subjects=subjects, cipher=cipher, now=now)
+    app = FastAPI(title="Ratchet", lifespan=worker)
+    app.state.settings, app.state.now = settings, now
     envelope.install(app)
     for resource in (models, feedback, scores, owner, health):
         app.include_router(resource.router)
     return app
+
+
+@asynccontextmanager
+async def _worker(
+    app: FastAPI,
+    *,
+    settings: GatewaySettings,
+    subjects: SubjectKey,
+    cipher: Cipher | None,
+    now: Callable[[], datetime],
+) -> AsyncIterator[None]:
+    """What is open while the application serves."""
+    async with AsyncExitStack() as stack:
+        state = State.open(settings.database, now=now)
+        stack.callback(state.close)
+        spool = _spool(settings, cipher, now)
+        stack.callback(spool.close)
+        upstream = Upstream(
+            timeout_s=settings.upstream_timeout_s, connections=settings.upstream_connections
+        )
+        stack.push_async_callback(upstream.close)
+        log_owner = owner.Owner(settings.learner)
+        stack.push_async_callback(log_owner.close)
+        recorder = Recorder(spool, best_effort=settings.best_effort)
+        app.state.gateway, app.state.recorder, app.state.owner = state, recorder, log_owner
+        endpoint = chat.ChatCompletions(
+            state,
+            upstream,
+            recorder,
+            subjects=subjects,
+            capture=settings.capture,
+            max_body_bytes=settings.max_body_bytes,
+            now=now,
+        )
+        # A class instance, so that Starlette hands it the bare ASGI call.
+        app.router.routes.insert(0, Route(chat.PATH, endpoint, methods=["POST"]))
+        follow = state.follow(poll_s=settings.poll_s, refresh_s=settings.refresh_s)
+        stack.push_async_callback(_ended, asyncio.create_task(follow))
+        yield
+
+
+def _spool(
+    settings: GatewaySettings, cipher: Cipher | None, now: Callable[[], datetime]
+) -> SpoolWriter:
+    return SpoolWriter(
+        settings.spool,
+        settings.worker,
+        durability=settings.durability,
+        quota=settings.spool_quota,
+        reserve=settings.spool_reserve,
+        cipher=cipher,
+        now=now,
+    )
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
