@@ -1,4 +1,8 @@
-"""The log's housekeeping: what is too old goes, and what was erased leaves the files, too."""
+"""The log's housekeeping: what is too old goes, and what was erased leaves the files, too.
+
+Of several learners on one log the one that leads does it. It reaches the spool of its own host;
+another host's spool lets go of what is ingested within a day.
+"""
 
 import logging
 import threading
@@ -9,7 +13,7 @@ from pathlib import Path
 from gateway.errors import StoreError
 from gateway.log.blank import blank
 from gateway.log.cipher import Cipher
-from gateway.log.erasure import Erased
+from gateway.log.erasure import Erased, apply, since
 from gateway.log.ingest import Ingester
 from gateway.log.retention import EXPIRY, clear_quarantine, expire
 from gateway.log.store import Store
@@ -27,6 +31,9 @@ REMOVE_WITHIN = timedelta(days=1)
 
 COMPACT_EVERY = timedelta(days=7)
 """How often the log is written anew when nobody was erased: expired rows leave it then."""
+
+REPEAT_FOR = timedelta(days=2)
+"""Longer than any spool takes to arrive."""
 
 _PENDING = f"""
 SELECT id::VARCHAR AS id FROM erasures
@@ -77,6 +84,7 @@ class Upkeep:
             if expired.bodies or expired.rows:
                 logger.info("expired: %d bodies, %d rows", expired.bodies, expired.rows)
             clear_quarantine(self._spool, now=self._now())
+            self._repeat()
             if self._due():
                 self.remove()
         except (StoreError, OSError):
@@ -103,6 +111,13 @@ class Upkeep:
             blanked,
         )
         return len(waiting)
+
+    def _repeat(self) -> None:
+        """Erase again what was erased lately: another host's ingester may not have known yet."""
+        lately = since(self._store, self._now() - REPEAT_FOR)
+        if lately:
+            with self._store.transaction() as transaction:
+                apply(transaction, lately, self._now())
 
     def _remove(self) -> tuple[set[str], set[str], int]:
         """Erasures to finish, those of them that wait, and how many lines were blanked."""

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from gateway.log import quarantine
 from gateway.log.answer import prompt_hash, told
 from gateway.log.assemble import completion
 from gateway.log.cipher import Cipher, is_sealed
@@ -23,8 +24,6 @@ from gateway.log.record import Edit, Feedback, Invocation, decode, encode
 from gateway.log.segment import SUFFIX
 
 logger = logging.getLogger(__name__)
-
-QUARANTINE = "quarantine"
 
 _NAME = re.compile(rb"[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -40,7 +39,7 @@ def blank(spool: Path, erased: Erased, cipher: Cipher | None) -> int:
         _overwrite(segment, lines)
     for one in kept(spool):
         _rewrite(one, lines)
-    for file in (spool / QUARANTINE).glob("*"):
+    for file in (spool / quarantine.FOLDER).glob("*"):
         _clear(file, lines)
     return lines.changed
 

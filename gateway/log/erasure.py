@@ -146,6 +146,12 @@ class Erased:
             self._bare[key] = max(at, self._bare.get(key, _NEVER))
 
 
+def since(store: Store, moment: datetime) -> list[Erasure]:
+    """The erasures asked for since then, as the log has them."""
+    rows = store.rows(f"{_ERASURES} WHERE ts >= ?", [_naive(moment)])
+    return [_erasure(row) for row in rows]
+
+
 def apply(transaction: Transaction, erasures: Sequence[Erasure], at: datetime) -> None:
     """Erase what the log holds, this transaction's rows included. Safe to repeat."""
     for erasure in erasures:

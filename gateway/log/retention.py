@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-from gateway.log.blank import QUARANTINE
+from gateway.log import quarantine
 from gateway.log.erasure import replace
 from gateway.log.store import Store
 from gateway.log.transaction import Transaction
@@ -83,7 +83,7 @@ def expire(
 def clear_quarantine(spool: Path, *, now: datetime) -> int:
     """Remove what nobody has read in time; how many files."""
     oldest = (now - QUARANTINED).timestamp()
-    old = [file for file in (spool / QUARANTINE).glob("*") if file.stat().st_mtime < oldest]
+    old = [file for file in (spool / quarantine.FOLDER).glob("*") if file.stat().st_mtime < oldest]
     for file in old:
         file.unlink()
     return len(old)

@@ -1,6 +1,7 @@
 """Somebody is forgotten: in every file under ``data``, and nobody else is."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,9 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gateway.log import rows
+from gateway.log.cipher import KEY, Cipher, Keyring
+from gateway.log.done import kept
 from gateway.log.filter import Filter
 from gateway.log.ingest import Ingester
-from gateway.log.record import Feedback, Invocation, encode, new_id
+from gateway.log.record import Feedback, Invocation, decode, encode, new_id
 from gateway.log.spool import SpoolWriter
 from gateway.log.store import Store
 from gateway.log.subject import SubjectKey
@@ -47,6 +51,7 @@ class House:
     registry: Registry
     turns: TurnStore
     clock: list[datetime]
+    cipher: Cipher | None
 
     @property
     def subject(self) -> str:
@@ -72,13 +77,13 @@ class House:
         return {row["id"] for row in rows}
 
 
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    data = tmp_path / "data"
+@contextmanager
+def opened(data: Path, keys: Keyring | None = None) -> Iterator[House]:
     clock = [LATER]
-    with Store(data / "log.duckdb") as store:
-        ingester = Ingester(store, data / "spool", now=lambda: clock[0])
-        own = SpoolWriter(data / "spool", "learner", reserve=0)
+    cipher = None if keys is None else keys.spool
+    with Store(data / "log.duckdb", keys=keys) as store:
+        ingester = Ingester(store, data / "spool", now=lambda: clock[0], cipher=cipher)
+        own = SpoolWriter(data / "spool", "learner", reserve=0, cipher=cipher)
         database = open_database(f"sqlite:///{data / 'state.db'}")
         registry = Registry.open(f"sqlite:///{data / 'state.db'}")
         turns = TurnStore(database)
@@ -90,7 +95,7 @@ def house(tmp_path: Path) -> Iterator[House]:
             spool=data / "spool",
             datasets=data / "datasets",
             retention=RetentionSection(),
-            cipher=None,
+            cipher=cipher,
             now=lambda: clock[0],
         )
         erasures = Erasures(
@@ -102,13 +107,19 @@ def house(tmp_path: Path) -> Iterator[House]:
             datasets=data / "datasets",
             now=lambda: clock[0],
         )
-        writer = SpoolWriter(data / "spool", "w0", reserve=0)
-        yield House(data, store, ingester, writer, upkeep, erasures, registry, turns, clock)
+        writer = SpoolWriter(data / "spool", "w0", reserve=0, cipher=cipher)
+        yield House(data, store, ingester, writer, upkeep, erasures, registry, turns, clock, cipher)
         writer.close()
         own.close()
         erasures.close()
         registry.close()
         database.dispose()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    with opened(tmp_path / "data") as house:
+        yield house
 
 
 def holders(data: Path) -> set[str]:
@@ -152,7 +163,7 @@ def everywhere(house: House) -> tuple[list[Invocation], list[Invocation], Built]
     """Alice's calls wherever a call can be, among others'; hers, the others', their snapshot."""
     mine = [house.secret() for _ in range(4)]
     others = [invocation(), *(invocation(subject_id="b0" * 16) for _ in range(45))]
-    first = SpoolWriter(house.data / "spool", "w1", reserve=0)
+    first = SpoolWriter(house.data / "spool", "w1", reserve=0, cipher=house.cipher)
     for call in (*others[:30], *mine[:2]):
         first.append(call)
     first.close()
@@ -356,6 +367,56 @@ def test_a_single_call_is_forgotten_and_no_other_tenant_can_see_or_do_that(house
     assert house.calls() == every - {str(mine[0].id)}
     assert house.erasures.get(own["id"], tenant="other") is None
     assert [one["id"] for one in house.erasures.recent(tenant="other")] == [foreign["id"]]
+
+
+def test_a_row_that_another_host_let_in_late_goes_at_the_next_tick(house: House) -> None:
+    house.erasures.ask(Whom(user=USER), tenant="default")
+    late, other = house.secret(), invocation()
+    table = rows.table([rows.invocation(one, LATER, {}) for one in (late, other)], rows.INVOCATIONS)
+    house.store.append({"invocations": table}, [], LATER)
+
+    house.upkeep.tick()
+
+    assert house.calls() == {str(other.id)}
+    assert house.erasures.recent(tenant="default")[0]["invocations"] == 1
+
+
+def test_a_snapshot_that_cannot_be_read_holds_up_nothing_else(house: House) -> None:
+    *_, built = everywhere(house)
+    built.path.write_bytes(b"PAR1 and then nothing")
+
+    receipt = house.erasures.ask(Whom(user=USER), tenant="default", remove_now=True)
+
+    assert receipt["status"] == "deleted"
+    assert holders(house.data / "spool") == set()
+    assert built.path.exists()
+
+
+def test_who_is_forgotten_is_under_no_seal_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY, "ab" * 32)
+    keys = Keyring.of(bytes.fromhex("ab" * 32))
+    data = tmp_path / "data"
+    with opened(data, keys) as house:
+        _, others, _ = everywhere(house)
+
+        receipt = house.erasures.ask(Whom(user=USER), tenant="default", remove_now=True)
+
+        contents = [path.read_bytes() for path in (data / "spool").glob("*.jsonl")]
+        for one in kept(data / "spool"):
+            with one.open() as file:
+                contents.append(file.read())
+        lines = [line for content in contents for line in content.splitlines() if line.strip()]
+        left = [decode(line, keys.spool) for line in lines if line.startswith(b"~")]
+        rebuilt = data / "datasets" / f"{receipt['datasets'][0]['rebuilt_as']}.parquet"
+        samples = [*read(rebuilt, "train"), *read(rebuilt, "held_out")]
+
+    spooled = {str(one.id) for one in left if isinstance(one, Invocation)}
+    assert receipt["status"] == "removed"
+    assert spooled == {str(call.id) for call in others} == {sample.id for sample in samples}
+    assert MARKER not in str(left)
+    assert not rebuilt.read_bytes().startswith(b"PAR1")
 
 
 def register(house: House, digest: str) -> str:
