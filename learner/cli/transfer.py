@@ -32,6 +32,8 @@ from learner.settings import RatchetConfig, explain
 
 PATIENCE_S = 120.0
 """How long an import waits for room in the spool, and for the learner to take its rows."""
+ANSWER_S = 600.0
+"""How long an export waits for the learner's next rows."""
 _LOOK_EVERY_S = 0.1
 _TELL_EVERY_S = 1.0
 
@@ -227,7 +229,7 @@ def selection_of(
 @contextmanager
 def _source(config: RatchetConfig) -> Iterator[Source]:
     """The running learner, else the log itself."""
-    client = LearnerClient(config.learner_socket)
+    client = LearnerClient(config.learner_socket, timeout_s=ANSWER_S)
     try:
         client.select("SELECT 1")
     except LearnerDown:
@@ -251,7 +253,9 @@ class Through:
         pieces = sql.split("?")
         written = itertools.chain(map(_literal, parameters), ("",))
         text = "".join(itertools.chain.from_iterable(zip(pieces, written, strict=True)))
-        yield from self.client.select(text).to_batches(rows)
+        for batch in self.client.batches(text):
+            for at in range(0, batch.num_rows, rows):
+                yield batch.slice(at, rows)
 
 
 def _literal(value: Any) -> str:

@@ -3,7 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import ImportFailed
@@ -35,6 +35,7 @@ def test_gzip_is_known_by_its_bytes_and_several_members_read_as_one(tmp_path: Pa
     assert read(path) == [{"a": 1}, {"a": 2}, {"a": 3}]
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     elements=st.lists(st.dictionaries(st.text(), JSON, max_size=3), max_size=8),
     indent=st.sampled_from([None, 2]),

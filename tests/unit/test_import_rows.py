@@ -3,11 +3,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.errors import BadRow
-from gateway.log.import_ import litellm, nvidia, openai
-from gateway.log.record import Feedback, Invocation
-from tests.factories import intake
+from gateway.log import rows
+from gateway.log.import_ import bedrock, litellm, nvidia, openai
+from gateway.log.import_.run import NOT_A_ROW
+from gateway.log.record import Feedback, Invocation, decode, encode
+from tests.factories import NOW, intake
 
 PROMPT = [{"role": "system", "content": "You help."}, {"role": "user", "content": "hi"}]
 ANSWER = {"role": "assistant", "content": "hello", "weight": 1}
@@ -259,3 +263,109 @@ def test_an_answer_that_did_not_stream_has_no_first_chunk() -> None:
 def test_other_calls_and_cut_bodies_are_rejected(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(BadRow, match=reason):
         spent(**changes)
+
+
+CONVERSED = {
+    "timestamp": "2026-04-17T14:21:50Z",
+    "requestId": "r",
+    "operation": "Converse",
+    "modelId": "m",
+    "requestMetadata": {"task": "refund"},
+    "input": {
+        "inputBodyJson": {
+            "system": [{"text": "You help."}],
+            "messages": [
+                {"role": "user", "content": [{"text": "hi"}]},
+                {
+                    "role": "assistant",
+                    "content": [{"toolUse": {"toolUseId": "t", "name": "f", "input": {"a": 1}}}],
+                },
+                {
+                    "role": "user",
+                    "content": [{"toolResult": {"toolUseId": "t", "content": [{"json": 1}]}}],
+                },
+            ],
+            "inferenceConfig": {"maxTokens": 5},
+            "toolConfig": {"tools": [{"toolSpec": {"name": "f", "inputSchema": {"json": {}}}}]},
+        },
+        "inputTokenCount": 3,
+    },
+    "output": {
+        "outputBodyJson": {
+            "output": {"message": {"role": "assistant", "content": [{"text": "x"}]}},
+            "stopReason": "end_turn",
+            "metrics": {"latencyMs": 1},
+            "usage": {"inputTokens": 3, "outputTokens": 1},
+        }
+    },
+}
+STREAMED = CONVERSED | {
+    "operation": "InvokeModelWithResponseStream",
+    "input": {
+        "inputBodyJson": {
+            "anthropic_version": "v",
+            "system": "You help.",
+            "messages": [
+                {"role": "user", "content": "hi"},
+                {
+                    "role": "assistant",
+                    "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {}}],
+                },
+                {
+                    "role": "user",
+                    "content": [{"type": "tool_result", "tool_use_id": "t", "content": "1"}],
+                },
+            ],
+            "tools": [{"name": "f", "input_schema": {}}],
+            "tool_choice": {"type": "any"},
+        }
+    },
+    "output": {
+        "outputBodyJson": [
+            {"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": 3}}},
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text"}},
+            {"type": "content_block_delta", "index": 0, "delta": {"text": "x"}},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {}},
+            {"type": "message_stop", "amazon-bedrock-invocationMetrics": {"invocationLatency": 1}},
+        ]
+    },
+}
+SHAPES = {
+    "bedrock": (bedrock.records, [CONVERSED, STREAMED]),
+    "openai": (openai.records, [{"messages": [*PROMPT, ANSWER], "tools": TOOLS}]),
+    "nvidia": (nvidia.records, [FLYWHEEL]),
+    "litellm": (litellm.records, [SPEND]),
+}
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=3,
+)
+
+
+def broken(value: Any, draw: Any) -> Any:
+    """The value with something else in one place of it."""
+    if isinstance(value, dict) and value and draw(st.integers(0, 9)):
+        key = draw(st.sampled_from(sorted(value)))
+        return value | {key: broken(value[key], draw)}
+    if isinstance(value, list) and value and draw(st.integers(0, 9)):
+        at = draw(st.integers(0, len(value) - 1))
+        return [*value[:at], broken(value[at], draw), *value[at + 1 :]]
+    return draw(ANYTHING)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@settings(deadline=None)
+@given(data=st.data())
+def test_a_row_that_is_odd_anywhere_is_taken_or_refused(name: str, data: st.DataObject) -> None:
+    convert, examples = SHAPES[name]
+    row = broken(data.draw(st.sampled_from(examples)), data.draw)
+    try:
+        records = convert(json.dumps(row).encode(), intake(name))
+    except NOT_A_ROW:
+        return
+
+    for record in records:
+        assert decode(encode(record)[:-1]) == record
+        if isinstance(record, Invocation):
+            rows.table([rows.invocation(record, NOW, {})], rows.INVOCATIONS)

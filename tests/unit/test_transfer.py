@@ -136,8 +136,8 @@ class Desk:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def select(self, sql: str) -> Any:
-        return self._store.select(sql)
+    def batches(self, sql: str) -> Any:
+        return self._store.select_batches(sql)
 
 
 @pytest.fixture

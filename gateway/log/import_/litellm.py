@@ -47,7 +47,6 @@ class _Row(msgspec.Struct):
     spend: float | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    cache_hit: str | bool | None = None
     end_user: str | None = None
     team_id: str | None = None
     session_id: str | None = None

@@ -1,7 +1,8 @@
 """OpenAI's fine-tuning files: SFT, DPO and RFT rows, told apart by their shape.
 
 A row becomes an invocation without an answer, and one piece of feedback that says the right
-one. Nothing of a row is left out, so that an export writes it again as it was.
+one. Nothing of a row is left out, so that an export writes it again as it was. Rows do not say
+when they were made, nor what they are called: equal rows are the same row.
 """
 
 from collections.abc import Mapping

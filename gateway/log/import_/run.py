@@ -27,7 +27,7 @@ WORKER: Final = "import"
 _EVERY: Final = 2000
 """Records between two looks at whether the log keeps up, and rows between two reports."""
 
-_NOT_A_ROW: Final = (
+NOT_A_ROW: Final = (
     ValueError,  # BadRow and msgspec's errors among them
     LookupError,
     TypeError,
@@ -159,7 +159,7 @@ class Import:
         self.tally.rows += 1
         try:
             records = self.shape.records(row, self.into)
-        except _NOT_A_ROW as error:
+        except NOT_A_ROW as error:
             reason = _reason(error)
             self.tally.rejected += 1
             self.tally.reasons[reason] += 1
