@@ -92,8 +92,8 @@ class Batch:
                 continue
             try:
                 self._add(line.record, erased, prices)
-            except (ValueError, RecursionError) as error:
-                yield line._replace(record=None, why=str(error))
+            except Exception as error:  # noqa: BLE001 - the border: a record spoils only itself
+                yield line._replace(record=None, why=f"{type(error).__name__}: {error}")
             else:
                 self.taken[line.segment] += 1
                 yield line

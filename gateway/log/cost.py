@@ -18,5 +18,6 @@ class Price(BaseModel):
     def of(self, input_tokens: int, output_tokens: int, cached: int = 0) -> float:
         """The cost of one answer; ``cached`` of its input tokens came from the cache."""
         rate = self.input if self.cached_input is None else self.cached_input
+        cached = min(cached, input_tokens)
         fresh = input_tokens - cached
         return (fresh * self.input + cached * rate + output_tokens * self.output) / MILLION

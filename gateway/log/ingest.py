@@ -235,8 +235,8 @@ class Ingester:
             if not _is_refusal(error, lines):
                 raise
             if len(lines) == 1:
-                refused = lines[0]._replace(record=None, why=f"the log refuses it: {error}")
-                self._write([refused])
+                why = f"the log refuses it: {_reason(error)}"
+                self._write([lines[0]._replace(record=None, why=why)])
                 return
             middle = len(lines) // 2
             self._commit(lines[:middle])
@@ -283,3 +283,9 @@ def _is_refusal(error: Exception, lines: list[Line]) -> bool:
     if isinstance(cause, duckdb.OutOfMemoryException) and len(lines[0].raw) < READ_BYTES:
         return False  # it is somebody else who takes the memory
     return lines[0].record is not None and isinstance(cause, (*_CONTENT, OverflowError))
+
+
+def _reason(error: Exception) -> str:
+    """Without the words of DuckDB: it cites what it refuses, and that may have to be erased."""
+    cause = error.__cause__
+    return str(error) if cause is None else type(cause).__name__

@@ -1,6 +1,10 @@
 import json
 from typing import Any
 
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gateway.log.assemble import completion
 
 
@@ -174,3 +178,22 @@ def test_wherever_a_stream_is_cut_the_beginning_is_kept() -> None:
         text = body["choices"][0]["message"]["content"] if body else ""
         assert "w0 w1 w2 w3 w4 ".startswith(text)
         assert text.count(" ") == stream[:cut].count("}]}")
+
+
+_names = st.sampled_from(
+    ["choices", "delta", "index", "tool_calls", "function", "content", "usage", "error", "id"]
+)
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_names, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.dictionaries(_names, _json, max_size=4), max_size=4))
+def test_no_stream_is_too_odd_to_be_put_together(events: list[dict[str, Any]]) -> None:
+    body = completion(sse(*events))
+
+    assert body is None or isinstance(body["choices"], list)
+    msgspec.json.encode(body)

@@ -14,12 +14,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import StoreBroken, StoreError, StoreFull
-from gateway.log import done, erasure, ingest
+from gateway.log import done, erasure, ingest, rows
 from gateway.log.cipher import Cipher
 from gateway.log.cost import Price
 from gateway.log.erasure import BARE, WHOLE
 from gateway.log.ingest import Ingester
-from gateway.log.record import Edit, Erasure, Incident, Record, decode, encode, new_id
+from gateway.log.record import (
+    Edit,
+    Erasure,
+    Incident,
+    Invocation,
+    Record,
+    decode,
+    encode,
+    new_id,
+)
 from gateway.log.segment import sealed
 from gateway.log.spool import SpoolWriter
 from gateway.log.store import Offset, Store, Transaction
@@ -243,7 +252,28 @@ def test_what_duckdb_refuses_goes_to_quarantine(
 
     assert sorted(ids(store)) == sorted(str(one.id) for one in good)
     (incident,) = incidents(store)
-    assert "no number" in incident["detail"]
+    assert "ConversionException" in incident["detail"]
+    assert "no number" not in incident["detail"]
+
+
+def test_a_record_that_spoils_its_own_row_spoils_no_other(
+    store: Store, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison, good = invocation(), invocation()
+    made = rows.invocation
+
+    def fails(record: Invocation, *args: Any, **options: Any) -> rows.Row:
+        if record.id == poison.id:
+            raise KeyError("a mistake of ours")
+        return made(record, *args, **options)
+
+    monkeypatch.setattr(rows, "invocation", fails)
+    dead(spool, poison, good)
+
+    drain(ingester(store, spool))
+
+    assert ids(store) == [str(good.id)]
+    assert "a mistake of ours" in incidents(store)[0]["detail"]
 
 
 class CommitsAndBreaks(Store):

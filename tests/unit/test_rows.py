@@ -231,3 +231,7 @@ def test_feedback_keeps_its_value_as_json() -> None:
 
 def test_an_empty_table_has_the_columns() -> None:
     assert rows.table([], rows.INVOCATIONS).num_rows == 0
+
+
+def test_no_more_can_be_cached_than_was_read() -> None:
+    assert Price(input=2, output=0, cached_input=1).of(10, 0, cached=20) == pytest.approx(10 / 1e6)
