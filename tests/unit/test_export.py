@@ -419,6 +419,13 @@ def test_a_file_that_breaks_off_leaves_the_old_one(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["out.jsonl"]
 
 
+@pytest.mark.parametrize("shape", Shape)
+def test_where_nothing_fits_nothing_goes_out(store: Store, tmp_path: Path, shape: Shape) -> None:
+    put(store, tmp_path / "spool", invocation(status=500))
+
+    assert out(store, shape) == []
+
+
 def test_a_large_log_goes_out_whole(store: Store, tmp_path: Path) -> None:
     calls = [invocation(request=body(f"q {n}")) for n in range(2500)]
     put(store, tmp_path / "spool", *calls)

@@ -72,7 +72,7 @@ def _said(
     source: Source, tenant: str, ids: Sequence[str], names: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """The newest feedback of each name on each of these invocations."""
-    if not names:
+    if not names or not ids:
         return {}
     marks = ", ".join("?" * len(ids))
     sql = (
