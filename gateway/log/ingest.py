@@ -1,5 +1,6 @@
 """Moves what the spool has into the log, exactly once."""
 
+import errno
 import logging
 import threading
 import time
@@ -34,6 +35,8 @@ KEEP = timedelta(hours=24)
 OFFSETS_KEPT = timedelta(days=30)
 PRUNE_EVERY_S = 3600.0
 LONGEST_WAIT_S = 30.0
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 _CONTENT = (
     duckdb.DataError,
@@ -263,7 +266,16 @@ class Ingester:
         for source in finished:
             if isinstance(source.place, Kept):
                 del self._replays[source.segment]
-        done.keep(*(one.place for one in finished if isinstance(one.place, Path)))
+        segments = [one.place for one in finished if isinstance(one.place, Path)]
+        try:
+            done.keep(*segments)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            # A full spool is emptied all the same: without copies, once the log's file has it.
+            self._store.checkpoint()
+            for segment in segments:
+                segment.unlink()
 
     def _say(self, trouble: str | None) -> None:
         """Log what changed, not what is still so."""
