@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 import aiohttp
+import msgspec
 from starlette.types import Receive, Scope, Send
 
 from gateway.api.context import context
@@ -28,6 +29,8 @@ from gateway.upstream import Upstream
 PATH = "/v1/chat/completions"
 CLIENT_CLOSED_REQUEST = 499
 """What the record says, as nginx does, when the client left before any answer began."""
+
+_json = msgspec.json.Decoder(msgspec.Raw)
 
 _JSON = {"content-type": "application/json"}
 _SSE = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
@@ -161,6 +164,9 @@ class ChatCompletions:
         if response.status >= 400:
             error_type = "invalid_request"
             payload = refusal(payload)
+        elif not _is_json(payload):
+            # Something stands between us and the engine. The log would not take it either.
+            raise Unavailable(f"The engine for `{exchange.target.alias}` gave no JSON.")
         self._recorder.record(
             exchange, status=response.status, response=payload, error_type=error_type
         )
@@ -201,6 +207,15 @@ def _cancel_on_hangup(receive: Receive) -> asyncio.Task[None]:
             handler.cancel()
 
     return asyncio.create_task(watch())
+
+
+def _is_json(payload: bytes) -> bool:
+    try:
+        payload.decode()
+        _json.decode(payload)
+    except ValueError:
+        return False
+    return True
 
 
 def _headers(exchange: Exchange) -> dict[str, str]:

@@ -40,7 +40,10 @@ class Hidden:
     def _of_event(self, event: bytes) -> bytes:
         if not event.startswith(_EVENT + b"{"):
             return event + b"\n\n"
-        fields = self._without(event[len(_EVENT) :])
+        try:
+            fields = self._without(event[len(_EVENT) :])
+        except msgspec.DecodeError:  # the engine's fault, and the client's to judge
+            return event + b"\n\n"
         if fields.get("choices") and all(map(_says_nothing, fields["choices"])):
             return b""
         return _EVENT + _encoder.encode(fields) + b"\n\n"

@@ -36,6 +36,8 @@ class FakeVllm:
         """Answers that were sent whole."""
         self.cut_after: int | None = None
         """Chunks after which a stream's connection is dropped, as when the engine dies."""
+        self.instead: bytes | None = None
+        """What comes instead of a whole answer, as from a proxy that stands in the way."""
         self._answer = answer
         self.chunk_delay_s = chunk_delay_s
         self._port = port
@@ -95,6 +97,8 @@ class FakeVllm:
             return await self._stream(request, body, head, message, usage)
         choice = {"index": 0, "message": message, **_tokens(body, 4, 5), "finish_reason": "stop"}
         head |= {"prompt_token_ids": PROMPT_IDS if body.get("return_token_ids") else None}
+        if self.instead is not None:
+            return web.Response(body=self.instead, content_type="text/html")
         self.finished += 1
         return web.json_response(
             head

@@ -115,6 +115,17 @@ async def test_without_the_adapter_nobody_answers_in_its_place(gateway: Gateway)
         assert response.json()["error"]["code"] == "engine_unavailable"
 
 
+async def test_what_is_no_answer_of_an_engine_is_not_given(gateway: Gateway) -> None:
+    for instead in (b"<html>welcome</html>", b'{"id":', b'{"id":"\xff"}'):
+        gateway.vllm.instead = instead
+
+        response = await gateway.post(PATH, gateway.body())
+
+        assert (response.status_code, response.headers["retry-after"]) == (503, "2")
+
+    assert [row["error_type"] for row in gateway.logged()] == ["engine_unavailable"] * 3
+
+
 async def test_an_engine_that_dies_in_a_stream_is_told_in_the_stream(gateway: Gateway) -> None:
     gateway.vllm.cut_after = 2
     async with openai(gateway) as client:

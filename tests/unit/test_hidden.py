@@ -90,6 +90,7 @@ def test_a_hidden_stream_is_the_one_the_client_would_have_got() -> None:
         event(id="c", choices=[choice(delta={}, finish_reason="stop")]),
         event(id="c", choices=[], usage=usage),
         event(error={"message": "out of memory"}),
+        b"data: {broken\n\n",
         DONE,
     ]
 
@@ -103,6 +104,7 @@ def test_a_hidden_stream_is_the_one_the_client_would_have_got() -> None:
             event(id="c", choices=[choice(delta={}, finish_reason="stop", **bare)]),
             event(id="c", choices=[], usage=usage),
             event(error={"message": "out of memory"}),
+            b"data: {broken\n\n",
             DONE,
         ]
     )
