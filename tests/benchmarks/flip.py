@@ -85,6 +85,7 @@ async def measure() -> dict[str, float]:
                     "GATEWAY_PORT": str(port),
                     "GATEWAY_DATABASE": url,
                     "GATEWAY_SPOOL": str(data / "spool"),
+                    "GATEWAY_SUBJECT_KEY": str(data / "subject.key"),
                 },
             )
             try:
