@@ -14,8 +14,6 @@ from pyarrow import csv, parquet
 
 from gateway.errors import ImportFailed
 
-STYLES = ("table", "csv", "json", "parquet")
-
 _CELL = 60
 
 
@@ -92,7 +90,7 @@ def _table(batches: Iterator[pa.RecordBatch], first: pa.RecordBatch, file: Binar
 def _cells(batches: Iterator[pa.RecordBatch]) -> Iterator[Sequence[str]]:
     for batch in batches:
         # Not by row: two columns may have one name.
-        columns = [column.to_pylist() for column in batch.columns]
+        columns = [_listed(column) for column in batch.columns]
         yield from ([_cell(value) for value in row] for row in zip(*columns, strict=True))
 
 

@@ -6,12 +6,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
-from gateway.errors import BadQuery
+from gateway.errors import BadQuery, StoreError
 from gateway.log.spool import SpoolWriter
 from learner.api.client import LearnerClient, LearnerDown
 from tests.factories import demonstration, invocation
@@ -30,19 +32,33 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def learner(folder: Path) -> Iterator[LearnerClient]:
+def process(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
     command = [sys.executable, "-m", "learner", "--config", str(folder / "ratchet.yaml")]
-    client = LearnerClient(folder / "data" / "run" / "learner.sock")
     with subprocess.Popen(command) as process:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            try:
-                client.turns()
-                break
-            except LearnerDown:
-                time.sleep(0.05)
-        yield client
+        yield process
         process.terminate()
+
+
+@pytest.fixture
+def learner(folder: Path, process: "subprocess.Popen[bytes]") -> LearnerClient:
+    client = LearnerClient(folder / "data" / "run" / "learner.sock")
+
+    def answers() -> bool:
+        try:
+            client.turns()
+        except LearnerDown:
+            return False
+        return True
+
+    until(answers)
+    return client
+
+
+def until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def ratchet(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -59,10 +75,7 @@ def test_the_log_is_read_through_the_learner_and_without_it(
     call = invocation()
     spool.append(call)
     spool.append(demonstration(call.id, order="7"))
-    deadline = time.monotonic() + 10
-    sql = "select count(*) as n from feedback"
-    while learner.select(sql).to_pylist() != [{"n": 1}] and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: learner.select("select * from feedback").num_rows == 1)
 
     tail = ratchet(folder, "log", "tail")
     shown = ratchet(folder, "log", "show", f"chatcmpl-{call.id.hex}")
@@ -81,6 +94,54 @@ def test_the_log_is_read_through_the_learner_and_without_it(
     assert found["feedback"][0]["value"]["tool_calls"][0]["function"]["name"] == "refund"
     assert csv.stdout == '"status","n"\n200,1\n'
     spool.close()
+
+
+def test_big_answers_come_batch_by_batch_and_an_end_too_early_is_noticed(
+    learner: LearnerClient, process: "subprocess.Popen[bytes]"
+) -> None:
+    whole = sum(batch.num_rows for batch in learner.batches("select * from range(300000)"))
+    endless = learner.batches("select repeat('x', 100) from range(100000000)")
+    first = next(endless)
+
+    process.kill()
+
+    assert whole == 300_000
+    assert 0 < first.num_rows < 100_000
+    with pytest.raises(StoreError, match="broke off"):
+        for _ in endless:
+            pass
+    with pytest.raises(LearnerDown):
+        learner.select("select 1")
+
+
+def test_named_queries_are_asked_by_the_client_and_the_command_line(
+    folder: Path, learner: LearnerClient
+) -> None:
+    spool = SpoolWriter(folder / "data" / "spool", "w0", reserve=0)
+    for task in ("refund", "refund", "returns"):
+        spool.append(invocation(task=task, tags={"task": task}))
+    spool.close()
+    until(lambda: learner.select("select * from invocations").num_rows == 3)
+
+    since = {"since": "2026-01-01", "by": "task"}
+    usage = pa.Table.from_batches(learner.query("usage", since)).to_pylist()
+    told = ratchet(folder, "log", "query", "usage", "--param", "by=task", "--json")
+    names = ratchet(folder, "log", "query")
+    tail = ratchet(folder, "log", "tail", "--json", "--where", '{"metadata": {"task": "returns"}}')
+    file = folder / "out.parquet"
+    select = ("log", "sql", "select task from invocations", "--format", "parquet", "-o", str(file))
+    stored = ratchet(folder, *select)
+    wrong = ratchet(folder, "log", "query", "usage", "--param", "by=moon")
+
+    assert {one["what"]: one["calls"] for one in usage} == {"refund": 2, "returns": 1}
+    assert told.returncode == 0, told.stderr
+    assert "usage: calls, errors" in names.stdout
+    assert len(json.loads(tail.stdout)) == 1
+    assert stored.returncode == 0, stored.stderr
+    assert parquet.read_table(file).num_rows == 3
+    assert wrong.returncode == 1
+    assert wrong.stderr.startswith("ratchet: by must be one of day, hour")
+    assert learner.health() == {"invocations": 3, "trouble": None}
 
 
 def test_a_bad_query_is_one_line_and_a_non_zero_exit(folder: Path, learner: LearnerClient) -> None:
