@@ -31,9 +31,7 @@ def open_ingester(config: RatchetConfig, log: Store, now: Callable[[], datetime]
         now=now,
         prices={model.alias: model.price for model in config.models if model.price is not None},
         cipher=None if keys is None else keys.spool,
-        # The gateway stops at the whole of it; what it wrote by then must still find its way
-        # into the log, which takes less room there and frees the spool's.
-        reserve=config.log.reserve // 2,
+        reserve=config.log.reserve,
     )
 
 

@@ -2,15 +2,16 @@
 
 import errno
 import logging
+import shutil
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from itertools import takewhile
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 
 from gateway.errors import StoreBroken, StoreError, StoreFull
@@ -22,6 +23,7 @@ from gateway.log.done import Kept
 from gateway.log.erasure import Erased
 from gateway.log.lines import READ_BYTES, Line, Source
 from gateway.log.record import Incident, new_id
+from gateway.log.refusal import is_refusal, reason
 from gateway.log.segment import SUFFIX, sweep
 from gateway.log.store import Store
 
@@ -38,14 +40,6 @@ LONGEST_WAIT_S = 30.0
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
-_CONTENT = (
-    duckdb.DataError,
-    duckdb.IntegrityError,
-    duckdb.InvalidInputException,
-    duckdb.OutOfMemoryException,
-    pa.ArrowException,
-)
-"""What DuckDB says when the rows are to blame, not the disk."""
 _FORGOTTEN = """
 DELETE FROM spool_segments WHERE segment IN (
   SELECT segment FROM spool_segments GROUP BY segment HAVING max(ts) < ?)
@@ -61,6 +55,9 @@ class Ingester:
     day: should the log lose its write-ahead file, or itself, they are read again, and only
     what is missing is added. What cannot be read is kept in ``quarantine``, and the log has an
     incident that says so.
+
+    When the spool's disk has less than ``reserve`` bytes left, kept segments go, the oldest
+    first; when the log's disk has less than half of it, nothing is taken in.
     """
 
     def __init__(  # noqa: PLR0913 - what connects a spool with a log
@@ -130,6 +127,7 @@ class Ingester:
             try:
                 while self.run_once() and not stop.is_set():
                     pass
+                self._make_room()
                 if time.monotonic() - pruned > PRUNE_EVERY_S:
                     pruned = time.monotonic()
                     self.prune()
@@ -149,20 +147,33 @@ class Ingester:
         """
         with self._lock:
             oldest = (self._now() - KEEP).timestamp()
-            old = [
-                kept
-                for kept in done.kept(self._spool)
-                if kept.segment not in self._replays and kept.path.stat().st_mtime < oldest
-            ]
-            if old:
-                self._store.checkpoint()
-            for kept in old:
-                kept.path.unlink()
+            self._discard(old for old in self._spare() if old.path.stat().st_mtime < oldest)
             here = [path.name for path in self._spool.glob(f"*{SUFFIX}")]
             here += [kept.segment for kept in done.kept(self._spool)]
             with self._store.transaction() as transaction:
                 before = (self._now() - OFFSETS_KEPT).replace(tzinfo=None)
                 transaction.execute(_FORGOTTEN, [before, here])
+
+    def _make_room(self) -> None:
+        """A call that can be recorded is worth more than a second copy of an old one."""
+
+        def scarce(_: Kept) -> bool:
+            return shutil.disk_usage(self._spool).free < self._reserve
+
+        with self._lock:
+            self._discard(takewhile(scarce, self._spare()))
+
+    def _spare(self) -> list[Kept]:
+        """Kept segments that are wholly in the log, the oldest first."""
+        spare = (one for one in done.kept(self._spool) if one.segment not in self._replays)
+        return sorted(spare, key=lambda kept: kept.path.stat().st_mtime)
+
+    def _discard(self, kept: Iterable[Kept]) -> None:
+        """Let go of them; before the first one, what they hold leaves the WAL."""
+        for number, one in enumerate(kept):
+            if not number:
+                self._store.checkpoint()
+            one.path.unlink()
 
     def _load(self) -> None:
         """Learn from the log how far it is."""
@@ -235,10 +246,10 @@ class Ingester:
         try:
             self._write(lines)
         except (StoreError, pa.ArrowException, OverflowError) as error:
-            if not _is_refusal(error, lines):
+            if not is_refusal(error, lines):
                 raise
             if len(lines) == 1:
-                why = f"the log refuses it: {_reason(error)}"
+                why = f"the log refuses it: {reason(error)}"
                 self._write([lines[0]._replace(record=None, why=why)])
                 return
             middle = len(lines) // 2
@@ -246,10 +257,10 @@ class Ingester:
             self._commit(lines[middle:])
 
     def _write(self, lines: list[Line]) -> None:
-        free = self._store.free()
-        if free < self._reserve:
+        free, least = self._store.free(), self._reserve // 2
+        if free < least:
             raise StoreFull(
-                f"its disk has {free >> 20} MB left, and {self._reserve >> 20} MB must stay free: "
+                f"its disk has {free >> 20} MB left, and {least >> 20} MB must stay free: "
                 "make room, or lower `log.reserve`"
             )
         batch = Batch.of(lines, self._now(), self._erased, self._prices)
@@ -285,19 +296,3 @@ class Ingester:
             else:
                 logger.error(trouble)
         self.trouble = trouble
-
-
-def _is_refusal(error: Exception, lines: list[Line]) -> bool:
-    """Whether the log refuses what the lines say, and would take other lines."""
-    cause = error.__cause__ if isinstance(error, StoreError) else error
-    if len(lines) > 1:
-        return isinstance(cause, (*_CONTENT, OverflowError))
-    if isinstance(cause, duckdb.OutOfMemoryException) and len(lines[0].raw) < READ_BYTES:
-        return False  # it is somebody else who takes the memory
-    return lines[0].record is not None and isinstance(cause, (*_CONTENT, OverflowError))
-
-
-def _reason(error: Exception) -> str:
-    """Without the words of DuckDB: it cites what it refuses, and that may have to be erased."""
-    cause = error.__cause__
-    return str(error) if cause is None else type(cause).__name__

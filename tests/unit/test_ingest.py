@@ -1,11 +1,13 @@
 import fcntl
 import logging
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -511,7 +513,7 @@ def test_below_the_reserve_the_spool_waits_until_there_is_room(
 ) -> None:
     dead(spool, invocation())
     ingest = ingester(store, spool, reserve=1000)
-    monkeypatch.setattr(store, "free", lambda: 999)
+    monkeypatch.setattr(store, "free", lambda: 499)
     with pytest.raises(StoreFull, match="make room"):
         ingest.run_once()
 
@@ -519,6 +521,38 @@ def test_below_the_reserve_the_spool_waits_until_there_is_room(
     drain(ingest)
 
     assert count(store) == 1
+
+
+def test_kept_segments_go_before_a_call_is_refused(
+    store: Store, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segments = [dead(spool, invocation()) for _ in range(4)]
+    taker = ingester(store, spool, reserve=1000, now=lambda: datetime.fromtimestamp(0, UTC))
+    drain(taker)
+    for number, kept in enumerate(done.kept(spool)):
+        os.utime(kept.path, (number, number))
+    room = iter([900, 950, 1000])
+    enough = threading.Event()
+
+    def usage(folder: Path) -> Any:
+        free = next(room, None)
+        if free is None:
+            enough.set()
+        return SimpleNamespace(free=free or 5000)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    monkeypatch.setattr(store, "free", lambda: 5000)
+    stop = threading.Event()
+    thread = threading.Thread(target=taker.run, args=(stop,), kwargs={"every_s": 0.001})
+    thread.start()
+    enough.wait(30)
+    stop.set()
+    thread.join(30)
+
+    assert [kept.segment for kept in done.kept(spool)] == sorted(
+        segment.name for segment in segments
+    )[2:]
+    assert count(store) == 4
 
 
 def test_trouble_is_told_once_and_so_is_its_end(
