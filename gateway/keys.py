@@ -1,6 +1,7 @@
 """API keys: made once, shown once, kept as hashes."""
 
 import hashlib
+import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,8 @@ from sqlalchemy.engine import Engine
 from serving.database import UtcDateTime, create_tables, read, write
 
 metadata = MetaData()
+
+_TENANT = re.compile("[!-~]{1,128}")
 
 api_keys = Table(
     "api_keys",
@@ -46,7 +49,14 @@ class KeyStore:
         create_tables(engine, metadata)
 
     def create(self, name: str, *, tenant: str, at: datetime) -> tuple[Key, str]:
-        """A new key and its secret, which cannot be shown again."""
+        """A new key and its secret, which cannot be shown again.
+
+        Raises ValueError for a tenant's name that no HTTP header holds.
+        """
+        if not _TENANT.fullmatch(tenant):
+            raise ValueError(
+                "a tenant's name is 1 to 128 letters, digits and signs of ASCII, without spaces"
+            )
         secret = f"sk-ratchet-{secrets.token_urlsafe(32)}"
         key = Key(id=f"key_{secrets.token_hex(8)}", name=name, tenant=tenant)
         with write(self._engine) as connection:
