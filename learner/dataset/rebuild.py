@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 OF = " of "
 """In ``datasets.query`` of a rebuilt one, before the digest of what it replaces."""
 
+_ABANDONED_S = 3600.0
+
 _CONCERNED = """
 SELECT d.sha256, any_value(d.task) AS task, max(d.from_ts) AS from_ts, max(d.upto_ts) AS upto_ts,
   max(d.n_rows) AS n_rows, list(DISTINCT i.invocation_id::VARCHAR) AS gone,
@@ -65,8 +67,8 @@ def concerned(store: Store, folder: Path) -> Iterator[Snapshot]:
 def rebuild(store: Store, folder: Path, *, in_use: Collection[str], at: datetime) -> set[str]:
     """Replace every snapshot concerned, but those in use; the erasures that wait for these.
 
-    One that cannot be read waits, too. Safe to repeat, also after a crash in the middle. Nobody
-    may write a snapshot meanwhile. Raises StoreError.
+    One that cannot be read waits, too. Safe to repeat, also after a crash in the middle. Raises
+    StoreError, OSError.
     """
     waiting: set[str] = set()
     for snapshot in concerned(store, folder):
@@ -79,7 +81,8 @@ def rebuild(store: Store, folder: Path, *, in_use: Collection[str], at: datetime
             logger.exception("%s holds erased samples; repair or delete it", snapshot.path)
             waiting |= snapshot.erasures
     for unfinished in folder.glob(f".*{PARTIAL}"):
-        unfinished.unlink()
+        if at.timestamp() - unfinished.stat().st_mtime > _ABANDONED_S:
+            unfinished.unlink()
     return waiting
 
 
