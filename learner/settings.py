@@ -145,7 +145,8 @@ class RetentionSection(_Section):
     """How long the log keeps what; for ever where left out."""
 
     bodies: Duration | None = None
-    """After this, requests and responses go; the rest of the row stays."""
+    """After this, requests and responses go, and samples of dataset snapshots; the rest of the row
+    stays. Files are rid of them within a week."""
     rows: Duration | None = None
     """After this, the whole row goes, and its feedback."""
 
