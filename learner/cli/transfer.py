@@ -56,8 +56,29 @@ def import_files(
     With a running learner the rows wait in the spool until it takes them. Without one the log
     is opened here.
     """
-    keys = Keyring.from_environment(os.environ)
-    intake = Intake(
+    progress = _Progress()
+    with ExitStack() as stack:
+        taker = stack.enter_context(_taker(config))
+        spool = _spool(config)
+        stack.callback(taker.finish)
+        stack.callback(spool.close)
+        job = Import(
+            shape_of(name),
+            _intake(config, name, into),
+            Spooled(spool, taker.relieve),
+            stack.enter_context(Rejects(rejects)),
+            progress.tell,
+        )
+        try:
+            for path in paths:
+                job.take(path)
+        finally:
+            progress.end(job.tally)
+    return _summary(job.tally, progress.seconds, rejects)
+
+
+def _intake(config: RatchetConfig, name: str, into: Into) -> Intake:
+    return Intake(
         origin=name,
         tenant=into.tenant,
         at=datetime.now(UTC),
@@ -67,29 +88,19 @@ def import_files(
         task=into.task,
         train_ok=into.train_ok,
     )
-    progress = _Progress()
-    with ExitStack() as stack:
-        taker = stack.enter_context(_taker(config))
-        spool = SpoolWriter(
-            config.spool,
-            WORKER,
-            durability=Durability(config.log.durability),
-            # The other half is for clients: an import must not have them refused.
-            quota=config.log.spool_quota // 2,
-            reserve=config.log.reserve,
-            cipher=keys.spool if keys else None,
-        )
-        stack.callback(taker.finish)
-        stack.callback(spool.close)
-        refused = stack.enter_context(Rejects(rejects))
-        spooled = Spooled(spool, taker.relieve)
-        job = Import(shape_of(name), intake, spooled, refused, progress.tell)
-        try:
-            for path in paths:
-                job.take(path)
-        finally:
-            progress.end(job.tally)
-    return _summary(job.tally, progress.seconds, rejects)
+
+
+def _spool(config: RatchetConfig) -> SpoolWriter:
+    keys = Keyring.from_environment(os.environ)
+    return SpoolWriter(
+        config.spool,
+        WORKER,
+        durability=Durability(config.log.durability),
+        # The other half is for clients: an import must not have them refused.
+        quota=config.log.spool_quota // 2,
+        reserve=config.log.reserve,
+        cipher=keys.spool if keys else None,
+    )
 
 
 @contextmanager
@@ -118,11 +129,16 @@ class _Learner:
 
     def finish(self) -> None:
         """Until it has taken everything, so that whoever asks it next sees it."""
-        deadline = time.monotonic() + PATIENCE_S
-        while any(self.spool.glob(f"{WORKER}-*{SUFFIX}")) and time.monotonic() < deadline:
+        left, since = self._segments(), time.monotonic()
+        while left and time.monotonic() - since < PATIENCE_S:
             time.sleep(_LOOK_EVERY_S)
-        if any(self.spool.glob(f"{WORKER}-*{SUFFIX}")):
+            if (now := self._segments()) < left:
+                left, since = now, time.monotonic()
+        if left:
             click.echo("some rows still wait in the spool; the learner takes them", err=True)
+
+    def _segments(self) -> int:
+        return sum(1 for _ in self.spool.glob(f"{WORKER}-*{SUFFIX}"))
 
 
 @dataclass(frozen=True, slots=True)
