@@ -1,6 +1,8 @@
 """The log in one DuckDB file."""
 
 import logging
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
@@ -9,6 +11,7 @@ from gateway.errors import StoreBroken, StoreError, StoreLocked
 from gateway.log.cipher import KEY, Keyring
 from gateway.log.damage import is_damage, is_headless, is_in_wal
 from gateway.log.engine import ALIAS, connect, lock_down, make_schema, quoted
+from gateway.log.header import mend
 from gateway.log.healing import Healing, all_aside, files, put_aside_wal, sync
 from gateway.log.salvage import Salvage
 
@@ -67,13 +70,22 @@ class DuckFile:
         """See ``Engine``."""
         self._discard_copy()
         connection.execute(f"CHECKPOINT {ALIAS}")
+        size, free = self.path.stat().st_size, shutil.disk_usage(self.disk).free
+        if size > free:
+            raise StoreError(f"compacting {self.name} may take {size} bytes; {free} are free")
         self._attach(connection, self._compacted, "compacted")
         try:
             connection.execute(f"COPY FROM DATABASE {ALIAS} TO compacted")
             connection.execute("CHECKPOINT compacted")
             _compare(connection)
-        finally:
             connection.execute("DETACH compacted")
+        except (duckdb.Error, StoreError):
+            with suppress(duckdb.Error):
+                connection.execute("ROLLBACK")
+            with suppress(duckdb.Error):
+                connection.execute("DETACH compacted")
+            self._discard_copy()
+            raise
         sync(self._compacted)
 
     def swap(self) -> None:
@@ -120,6 +132,8 @@ class DuckFile:
         try:
             self._attach(connection, new, ALIAS)
             make_schema(connection)
+            if self._key is None and damaged.exists():
+                mend(damaged, new)
             if not self._attach_damaged(connection, damaged):
                 return "nothing could be saved of it"
             salvage = Salvage(connection)

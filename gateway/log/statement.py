@@ -26,32 +26,43 @@ def check(sql: str, cursor: duckdb.DuckDBPyConnection) -> None:
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise BadQuery("only a single SELECT is answered")
     [(text,)] = cursor.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()
-    for node in _nodes(json.loads(text)):
+    try:
+        tree = json.loads(text)
+    except RecursionError as error:
+        raise BadQuery("the query is nested too deeply") from error
+    if tree["error"]:
+        raise BadQuery(tree["error_message"])
+    for node in _nodes(tree):
         _check(node)
 
 
 def _check(node: dict[str, Any]) -> None:
     kind = node.get("type")
-    if kind == "TABLE_FUNCTION":
-        name = node["function"]["function_name"]
-        if name not in FUNCTIONS:
-            raise BadQuery(f"the table function {name} is not for queries of the log")
-    catalog = node.get("catalog_name") or ALIAS
-    schema = node.get("schema_name") or "main"
+    if kind == "TABLE_FUNCTION" and node["function"]["function_name"] not in FUNCTIONS:
+        raise BadQuery(f"{node['function']['function_name']} is not for queries of the log")
+    if kind == "FUNCTION" and node["function_name"] in _SECRETIVE:
+        raise BadQuery(f"{node['function_name']} is not for queries of the log")
     if kind not in ("BASE_TABLE", "SHOW_REF"):
         return
-    if (catalog, schema) not in _READABLE or node["table_name"].lower().startswith(_SYSTEM):
+    place = (node.get("catalog_name") or ALIAS, node.get("schema_name") or "main")
+    if place not in _READABLE or node["table_name"].lower().startswith(_SYSTEM):
         raise BadQuery(f"{node['table_name']} is not a table of the log")
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(tree, dict):
-        yield tree
-    for child in tree.values() if isinstance(tree, dict) else tree:
-        if isinstance(child, dict | list):
-            yield from _nodes(child)
+    """Every object of a JSON document. Not recursive: queries may be nested deeply."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            yield node
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
 
 
+_SECRETIVE = frozenset({"current_setting"})
+"""Functions that tell of settings: credentials are among them."""
 _SYSTEM = ("duckdb_", "pragma_", "pg_", "sqlite_")
 """DuckDB's own views, which tell of settings and addresses."""
 _READABLE = frozenset((ALIAS, schema) for schema in ("main", ALIAS, "information_schema"))

@@ -176,9 +176,13 @@ def test_a_stream_that_is_given_up_does_not_keep_the_log_from_being_reopened(sto
         "FROM postgres_query('__ducklake_metadata_log', 'SELECT 1')",
         "FROM __ducklake_metadata_log.ducklake_data_file",
         "FROM query('DROP TABLE incidents')",
+        "SELECT current_setting('s3_secret_access_key')",
+        "PIVOT incidents ON kind USING count(*)",
+        f"SELECT {'abs(' * 900}1{')' * 900}",
         "SET threads = 1",
         "ATTACH '/etc/hostname' AS x",
     ],
+    ids=lambda sql: sql[:40],
 )
 def test_nothing_but_one_select_over_the_log_is_answered(shared_store: Store, sql: str) -> None:
     with pytest.raises(BadQuery):
