@@ -32,7 +32,9 @@ SELECT e.id::VARCHAR AS id, e.ts, e.tenant, e.scope, e.subject_id,
   e.invocation_id::VARCHAR AS invocation_id, e.reason,
   (SELECT count(DISTINCT x.invocation_id) FROM erased x WHERE x.erasure_id = e.id) AS invocations,
   (SELECT sum(s.feedback) FROM erasure_steps s WHERE s.erasure_id = e.id)::BIGINT AS feedback,
-  (SELECT min(s.ts) FROM erasure_steps s WHERE s.erasure_id = e.id AND s.step = 'removed')
+  (SELECT max(s.ts) FROM erasure_steps s WHERE s.erasure_id = e.id AND s.step = 'deleted')
+    AS deleted_at,
+  (SELECT max(s.ts) FROM erasure_steps s WHERE s.erasure_id = e.id AND s.step = 'removed')
     AS removed_at
 FROM erasures e
 """
@@ -147,12 +149,15 @@ class Erasures:
     def _receipt(self, row: Mapping[str, Any]) -> dict[str, Any]:
         datasets = list(self._told_datasets(row["id"]))
         digests = {one["sha256"] for one in datasets}
+        removed_at = row["removed_at"]
+        if removed_at is not None and removed_at < row["deleted_at"]:
+            removed_at = None  # more of it turned up since
         return {
             "object": "erasure",
             "id": row["id"],
             "created_at": _seconds(row["ts"]),
-            "status": DELETED if row["removed_at"] is None else REMOVED,
-            "removed_at": _seconds(row["removed_at"]),
+            "status": DELETED if removed_at is None else REMOVED,
+            "removed_at": _seconds(removed_at),
             "tenant": row["tenant"],
             "scope": row["scope"],
             "subject_id": row["subject_id"],

@@ -13,7 +13,7 @@ from pathlib import Path
 from gateway.errors import StoreError
 from gateway.log.blank import blank
 from gateway.log.cipher import Cipher
-from gateway.log.erasure import Erased, apply, since
+from gateway.log.erasure import DELETED, Erased, apply, since
 from gateway.log.ingest import Ingester
 from gateway.log.retention import EXPIRY, clear_quarantine, expire
 from gateway.log.store import Store
@@ -36,9 +36,10 @@ REPEAT_FOR = timedelta(days=2)
 """Longer than any spool takes to arrive."""
 
 _PENDING = f"""
-SELECT id::VARCHAR AS id FROM erasures
-WHERE id NOT IN (SELECT erasure_id FROM erasure_steps WHERE step = '{REMOVED}')
-"""  # noqa: S608 - our own constant
+SELECT erasure_id::VARCHAR AS id FROM erasure_steps GROUP BY erasure_id
+HAVING max(ts) FILTER (step = '{DELETED}')
+  > coalesce(max(ts) FILTER (step = '{REMOVED}'), TIMESTAMP '1970-01-01')
+"""  # noqa: S608 - our own constants
 _LAST = f"""
 SELECT coalesce(
   (SELECT max(ts) FROM erasure_steps WHERE step = '{REMOVED}'),
@@ -98,11 +99,13 @@ class Upkeep:
         Raises StoreError; it can be repeated.
         """
         with self._lock:
+            # Of the beginning: what turns up in the middle is not done with.
+            at = self._now()
             try:
                 pending, waiting, blanked = self._remove()
             except OSError as error:
                 raise StoreError(f"cannot remove what was erased: {error}") from error
-            self._write_down(pending - waiting, finished=not waiting)
+            self._write_down(pending - waiting, at, finished=not waiting)
         logger.info(
             "compacted the log; %d erasures are removed from every file, %d wait for a turn; "
             "%d lines of the spool were blanked",
@@ -152,9 +155,8 @@ class Upkeep:
         names = [turn.dataset for turn in self._turns.running()]
         return {Path(name).stem for name in names if name}, None in names
 
-    def _write_down(self, done: set[str], *, finished: bool) -> None:
-        at = self._now().replace(tzinfo=None)
+    def _write_down(self, done: set[str], at: datetime, *, finished: bool) -> None:
         with self._store.transaction() as transaction:
             for name in (*sorted(done), *((str(EXPIRY),) if finished else ())):
-                step = [name, at, REMOVED, 0, 0]
+                step = [name, at.replace(tzinfo=None), REMOVED, 0, 0]
                 transaction.execute("INSERT INTO erasure_steps VALUES (?, ?, ?, ?, ?)", step)

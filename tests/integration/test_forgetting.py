@@ -370,15 +370,21 @@ def test_a_single_call_is_forgotten_and_no_other_tenant_can_see_or_do_that(house
 
 
 def test_a_row_that_another_host_let_in_late_goes_at_the_next_tick(house: House) -> None:
-    house.erasures.ask(Whom(user=USER), tenant="default")
+    house.erasures.ask(Whom(user=USER), tenant="default", remove_now=True)
     late, other = house.secret(), invocation()
     table = rows.table([rows.invocation(one, LATER, {}) for one in (late, other)], rows.INVOCATIONS)
     house.store.append({"invocations": table}, [], LATER)
 
+    house.clock[0] += timedelta(hours=1)
     house.upkeep.tick()
+    [ticked] = house.erasures.recent(tenant="default")
+    house.clock[0] += timedelta(hours=24)
+    house.upkeep.tick()
+    [removed] = house.erasures.recent(tenant="default")
 
     assert house.calls() == {str(other.id)}
-    assert house.erasures.recent(tenant="default")[0]["invocations"] == 1
+    assert (ticked["invocations"], ticked["status"]) == (1, "deleted")
+    assert removed["status"] == "removed"
 
 
 def test_a_snapshot_that_cannot_be_read_holds_up_nothing_else(house: House) -> None:
