@@ -59,9 +59,7 @@ def parse(body: bytes) -> ChatRequest:
     return request
 
 
-def rewritten(
-    body: bytes, *, model: str, stream: bool, capture: Capture
-) -> tuple[bytes, Hidden]:
+def rewritten(body: bytes, *, model: str, stream: bool, capture: Capture) -> tuple[bytes, Hidden]:
     """The body for the engine, and what the gateway asks in it that the client did not.
 
     Of a stream, usage is always asked for, since the log needs it.
