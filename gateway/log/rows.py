@@ -208,7 +208,8 @@ def edit(record: Edit, at: datetime) -> Row:
         at,
         record.tenant,
         record.invocation_id.bytes,
-        _tags(record.tags),
+        # None at all is an edit, too: an empty map, not NULL.
+        list(record.tags.items()),
     )
 
 

@@ -75,7 +75,7 @@ class World:
         )
 
     def _tags(self, dice: random.Random) -> dict[str, str]:
-        return {key: dice.choice(VALUES) for key in dice.sample(KEYS, dice.randrange(1, 4))}
+        return {key: dice.choice(VALUES) for key in dice.sample(KEYS, dice.randrange(4))}
 
     def _feedback(self, dice: random.Random, target: str, target_id: UUID) -> Feedback:
         return Feedback(
