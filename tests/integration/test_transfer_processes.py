@@ -1,7 +1,8 @@
-"""Import and export beside a running learner, which owns the log."""
+"""Import and export as processes: beside a learner that owns the log, and killed."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -43,6 +44,35 @@ def ratchet(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]"
     environment = os.environ | {"RATCHET_CONFIG": str(folder / "ratchet.yaml")}
     command = [RATCHET, "log", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def flywheel(path: Path, n: int) -> None:
+    """A file of NVIDIA's rows."""
+    row = {"timestamp": 1, "workload_id": "w", "client_id": "c", "response": {"choices": []}}
+    with path.open("w") as file:
+        for number in range(n):
+            asked = {"messages": [{"role": "user", "content": f"q {number}"}]}
+            file.write(json.dumps(row | {"request": asked}) + "\n")
+
+
+def test_an_import_that_is_killed_is_finished_by_repeating_it(folder: Path) -> None:
+    flywheel(folder / "rows.jsonl", 8_000)
+    command = [RATCHET, "log", "import", "nvidia", str(folder / "rows.jsonl")]
+    environment = os.environ | {"RATCHET_CONFIG": str(folder / "ratchet.yaml")}
+    with subprocess.Popen(command, env=environment) as process:
+        while process.poll() is None:
+            if any(file.stat().st_size for file in (folder / "data" / "spool").glob("import-*")):
+                process.kill()
+            time.sleep(0.001)
+
+    again = ratchet(folder, *command[2:])
+    counted = ratchet(
+        folder, "sql", "SELECT count(*) n, count(DISTINCT id) d FROM invocations", "--json"
+    )
+
+    assert process.returncode == -signal.SIGKILL
+    assert again.returncode == 0, again.stderr
+    assert json.loads(counted.stdout) == [{"n": 8_000, "d": 8_000}]
 
 
 def test_with_a_learner_the_rows_are_in_the_log_when_the_import_returns(
