@@ -99,10 +99,14 @@ class Upkeep:
         Raises StoreError; it can be repeated.
         """
         with self._lock:
-            # Of the beginning: what turns up in the middle is not done with.
-            at = self._now()
             try:
-                pending, waiting, blanked = self._remove()
+                self._ingester.run_once()
+                with self._ingester.paused():
+                    at = self._now()  # what turns up from here on is not done with
+                    pending = {row["id"] for row in self._store.rows(_PENDING)}
+                    waiting = self._rebuild(pending, at)
+                    blanked = blank(self._spool, Erased.read(self._store), self._cipher)
+                    self._store.compact()
             except OSError as error:
                 raise StoreError(f"cannot remove what was erased: {error}") from error
             self._write_down(pending - waiting, at, finished=not waiting)
@@ -122,29 +126,19 @@ class Upkeep:
             with self._store.transaction() as transaction:
                 apply(transaction, lately, self._now())
 
-    def _remove(self) -> tuple[set[str], set[str], int]:
-        """Erasures to finish, those of them that wait, and how many lines were blanked."""
-        self._ingester.run_once()
-        with self._ingester.paused():
-            pending = {row["id"] for row in self._store.rows(_PENDING)}
-            waiting = self._rebuild(pending)
-            blanked = blank(self._spool, Erased.read(self._store), self._cipher)
-            self._store.compact()
-        return pending, waiting, blanked
-
-    def _rebuild(self, pending: set[str]) -> set[str]:
+    def _rebuild(self, pending: set[str], at: datetime) -> set[str]:
         """Rebuild the snapshots; the erasures that have to wait for a running turn."""
         in_use, is_building = self._in_use()
         if is_building:
             return pending
-        return rebuild(self._store, self._datasets, in_use=in_use, at=self._now())
+        return rebuild(self._store, self._datasets, in_use=in_use, at=at)
 
     def _due(self) -> bool:
         last: datetime | None = self._store.rows(_LAST)[0]["at"]
         if last is None:
             return False
-        since = self._now() - last.replace(tzinfo=UTC)
-        if since < (REMOVE_WITHIN if self._store.rows(_PENDING) else COMPACT_EVERY):
+        age = self._now() - last.replace(tzinfo=UTC)
+        if age < (REMOVE_WITHIN if self._store.rows(_PENDING) else COMPACT_EVERY):
             return False
         in_use, is_building = self._in_use()
         held = (one.sha256 in in_use for one in concerned(self._store, self._datasets))
