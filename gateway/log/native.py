@@ -21,6 +21,14 @@ _PROBED = ("spool_segments", "incidents", "edits", "erasures", "erased", "erasur
 """Small tables that are read at every start: damage there must show at once."""
 
 
+_FORMAT = (
+    "STORAGE_VERSION 'v1.5.0'",
+    # A checkpoint writes the last row group anew, and keeps the old one until the next: a quarter
+    # of DuckDB's own size halves the work of ingesting, and leaves no holes in the file.
+    "ROW_GROUP_SIZE 30720",
+)
+
+
 class DuckFile:
     """A DuckDB file that this process owns, and its healing.
 
@@ -104,7 +112,7 @@ class DuckFile:
         self, connection: duckdb.DuckDBPyConnection, path: Path, alias: str, *options: str
     ) -> None:
         key = [f"ENCRYPTION_KEY {quoted(self._key)}"] if self._key else []
-        every = ", ".join(["STORAGE_VERSION 'v1.5.0'", *key, *options])
+        every = ", ".join([*_FORMAT, *key, *options])
         connection.execute(f"ATTACH {quoted(path)} AS {alias} ({every})")
 
     def _refusal(self, message: str) -> StoreError:
