@@ -67,6 +67,7 @@ class Front:
         """Wait until the worker answers. Raises TimeoutError."""
         deadline = time.monotonic() + UP_WITHIN_S
         while time.monotonic() < deadline:
+            self.report()
             try:
                 async with session.get(f"{self.url}/health/ready") as response:
                     if response.status == 200:

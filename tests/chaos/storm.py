@@ -36,7 +36,8 @@ class Campaign:
     kills: int
     seed: int
     port: int
-    """Of the gateway; the engine has the next."""
+    """Of the gateway."""
+    engine_port: int
     pause_s: float = 0.5
     """Between two kills, on average."""
 
@@ -73,11 +74,11 @@ class Storm:
     async def run(self) -> Verdict:
         """Kill, drain, compare. Raises RuntimeError when a process died that nobody killed."""
         rng = random.Random(self.campaign.seed)
-        engine = self._victim("engine", "tests.chaos.engine", str(self.campaign.port + 1))
+        engine = self._victim("engine", "tests.chaos.engine", str(self.campaign.engine_port))
         front = Front(
             self.folder,
             port=self.campaign.port,
-            engine_url=f"http://127.0.0.1:{self.campaign.port + 1}",
+            engine_url=f"http://127.0.0.1:{self.campaign.engine_port}",
         )
         clients = Clients(front)
         with self._owner() as owner, engine:
