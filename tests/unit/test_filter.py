@@ -29,7 +29,7 @@ HOURS = 48
 class World:
     """A log of a few hundred random rows, and what it holds in Python."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, folder: Path, scheme: str) -> None:
         dice = random.Random(7)
         episodes = [new_id() for _ in range(40)]
         self.calls: list[Invocation] = []
@@ -39,7 +39,7 @@ class World:
         targets += [("episode", episode) for episode in episodes]
         self.feedback = [self._feedback(dice, *dice.choice(targets)) for _ in range(250)]
         self.edits = {call.id: self._tags(dice) for call in dice.sample(self.calls, 30)}
-        self.store = Store(path)
+        self.store = Store(f"{scheme}{folder / 'log'}", lake=folder / "lake")
         tables = {
             "invocations": rows.table(
                 [rows.invocation(call, NOW, {}) for call in self.calls], rows.INVOCATIONS
@@ -230,14 +230,16 @@ filters = st.fixed_dictionaries(
 )
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    world = World(tmp_path_factory.mktemp("filter") / "log.duckdb")
+@pytest.fixture(scope="module", params=["", "ducklake:sqlite:"])
+def world(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[World]:
+    world = World(tmp_path_factory.mktemp("filter"), request.param)
     yield world
     world.store.close()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(where=filters)
 def test_the_log_answers_a_filter_as_plain_python_would(
     world: World, where: dict[str, Any]
