@@ -1,8 +1,8 @@
 """Made-up traffic of a realistic shape: calls of 2.7 KB, and what people said of them.
 
 A few tasks share a system prompt each, as in practice; what users ask and models answer is
-text of Zipf-distributed words, of which no sentence comes twice, so that compression earns
-what it would on prose. The same seed makes the same traffic.
+text of Zipf-distributed words, of which no sentence comes twice: zstd makes 3.2 bits of a
+character, where English prose (enwik8) takes 2.8. The same seed makes the same traffic.
 """
 
 import random
