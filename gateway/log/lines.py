@@ -1,5 +1,6 @@
 """Reads the spool: the lines of a segment, each with its place, whole ones and damaged ones."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,9 @@ class Source:
         # Asked before reading: whatever a dead writer left is then seen below.
         is_sealed = sealed(self.place)
         with self.place.open("rb") as file:
+            if is_sealed and file.seek(0, os.SEEK_END) < start:
+                short = "it is shorter than what was ingested of it: its end is missing"
+                return [Line(self.segment, start, start, b"", why=short)], True
             file.seek(start)
             data, at_end = _some(file)
         return self._lines(data, start, cipher, is_last=is_sealed and at_end)
