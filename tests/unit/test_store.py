@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from gateway.errors import StoreBroken, StoreError, StoreLocked
 from gateway.log.cipher import Keyring
+from gateway.log.engine import connect
 from gateway.log.header import checksum
 from gateway.log.record import new_id
 from gateway.log.store import Offset, Store
@@ -241,6 +243,35 @@ def test_a_healing_that_was_broken_off_is_taken_up_again(path: Path) -> None:
     assert rows == 9010
     assert damaged.name in healed[0]
     assert not path.with_name("log.duckdb.healing").exists()
+
+
+def test_an_extension_that_is_not_installed_is_named_with_its_package(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="pip install duckdb-extension-no-such=="):
+        connect(tmp_path / "tmp", "no_such")
+
+
+def test_readers_and_writers_outlive_compaction(path: Path) -> None:
+    seen: list[int] = []
+    with Store(path) as store, ThreadPoolExecutor() as pool:
+        store.append({"invocations": calls(2000)}, [], AT)
+
+        def read() -> None:
+            for _ in range(20):
+                batches = store.batches("SELECT id, request FROM invocations", rows=500)
+                seen.append(sum(batch.num_rows for batch in batches))
+
+        def write() -> None:
+            for _ in range(5):
+                store.append({"invocations": calls(10)}, [], AT)
+
+        work = [pool.submit(task) for task in (read, write, read)]
+        store.compact()
+        for one in work:
+            one.result()
+        total = count(store)
+
+    assert total == 2050
+    assert min(seen) >= 2000
 
 
 def test_somebody_elses_file_is_left_alone(path: Path) -> None:
