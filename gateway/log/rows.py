@@ -171,7 +171,7 @@ def invocation(
         record.train_ok and not bare,
         record.stored and not bare,
         record.prompt_hash or prompt_hash(record.request),
-        _tags(record.tags),
+        record.tags or None,
         record.v,
         None if bare else _text(record.request),
         None if bare else _text(body),
@@ -196,7 +196,7 @@ def feedback(record: Feedback, at: datetime) -> Row:
         record.source,
         record.evaluator,
         record.error_type,
-        _tags(record.tags),
+        record.tags or None,
     )
 
 
@@ -209,7 +209,7 @@ def edit(record: Edit, at: datetime) -> Row:
         record.tenant,
         record.invocation_id.bytes,
         # None at all is an edit, too: an empty map, not NULL.
-        list(record.tags.items()),
+        record.tags,
     )
 
 
@@ -250,7 +250,3 @@ def _text(body: bytes | msgspec.Raw) -> str | None:
     text = str(body, "utf-8")
     # What was erased is padded, so that lines keep their length.
     return None if text.rstrip() == "null" else text
-
-
-def _tags(tags: Mapping[str, str] | None) -> list[tuple[str, str]] | None:
-    return list(tags.items()) if tags else None

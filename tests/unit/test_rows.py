@@ -235,3 +235,9 @@ def test_an_empty_table_has_the_columns() -> None:
 
 def test_no_more_can_be_cached_than_was_read() -> None:
     assert Price(input=2, output=0, cached_input=1).of(10, 0, cached=20) == pytest.approx(10 / 1e6)
+
+
+def test_metadata_is_a_map_and_none_is_null() -> None:
+    made = [row(invocation(tags=tags))["tags"] for tags in ({"a": "b", "c": "d"}, {}, None)]
+
+    assert made == [[("a", "b"), ("c", "d")], None, None]
