@@ -93,9 +93,7 @@ async def serve(config: RatchetConfig) -> None:
             misfire_grace_time=None,
         )
         ticker.start()
-        logger.info(
-            "the learner owns %s and runs %d policies", config.log_url, len(config.policies)
-        )
+        logger.info("the learner owns %s and runs %d policies", log.name, len(config.policies))
         try:
             await _answer(create_app(owner, erasures, turns), config.learner_socket, ingest)
         finally:

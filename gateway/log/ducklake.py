@@ -24,7 +24,7 @@ class DuckLake:
     """
 
     def __init__(self, url: str, lake: str, keys: Keyring | None) -> None:
-        self.name = re.sub(r"(password=|://[^:/@]*:)[^@\s]+", r"\1***", url)
+        self.name = _PASSWORD.sub("***", url)
         self._url = url
         self._lake = lake.rstrip("/") + "/"
         self._encrypted = keys is not None
@@ -135,4 +135,5 @@ class DuckLake:
         return StoreError(f"cannot open {self.name}: {message}")
 
 
+_PASSWORD = re.compile(r"(?<=password=)('(\\.|[^'])*'|[^\s&]+)|(?<=:)(?<!//)[^@/\s]+(?=@)")
 _CATALOG = f"__ducklake_metadata_{ALIAS}"

@@ -73,6 +73,11 @@ class Store:
         self.close()
 
     @property
+    def name(self) -> str:
+        """Where the log lies, for messages; without passwords."""
+        return self._engine.name
+
+    @property
     def broken(self) -> bool:
         """Whether DuckDB gave up, in whatever thread: nothing works before ``reopen``."""
         return self._broken

@@ -339,3 +339,17 @@ def test_an_encrypted_log_asks_for_its_key(place: Place) -> None:
 
     with pytest.raises(StoreError, match="is encrypted; set RATCHET_ENCRYPTION_KEY"):
         place.open()
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    ["postgresql://me:hunter2@127.0.0.1:1/x", "host=127.0.0.1 port=1 password='hunter2 too'"],
+)
+def test_a_catalog_that_does_not_answer_is_named_without_its_password(
+    tmp_path: Path, dsn: str
+) -> None:
+    with pytest.raises(StoreError, match=r"refused") as refusal:
+        Store(f"ducklake:postgres:{dsn}", lake=tmp_path)
+
+    assert "127.0.0.1" in str(refusal.value)
+    assert "hunter2" not in str(refusal.value)
