@@ -17,8 +17,6 @@ ALIAS = "log"
 _Config = dict[str, str | bool | int | float | list[str]]
 _CONFIG: _Config = {
     "memory_limit": "512MB",
-    # On a single core a second thread only spins while the first one works.
-    "threads": min(2, len(os.sched_getaffinity(0))),
     # Each checkpoint writes the last, partial row group anew: with 16 MB that is half the work of
     # ingesting, and a third more file. Reading 64 MB of WAL at a start takes 0.2 s.
     "checkpoint_threshold": "64MB",
@@ -77,8 +75,13 @@ def connect(
 
     What does not fit into memory goes to files in ``temporary``, encrypted like the rest.
     """
-    places: _Config = {"temp_directory": str(temporary), "temp_file_encryption": encrypted}
-    connection = duckdb.connect(":memory:", config=_CONFIG | places)
+    here: _Config = {
+        "temp_directory": str(temporary),
+        "temp_file_encryption": encrypted,
+        # On a single core a second thread only spins while the first one works.
+        "threads": min(2, len(os.sched_getaffinity(0))),
+    }
+    connection = duckdb.connect(":memory:", config=_CONFIG | here)
     try:
         for extension in (*extensions, *(("httpfs",) if encrypted else ())):
             connection.execute(f"LOAD {quoted(_extension(extension))}")
