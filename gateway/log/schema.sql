@@ -121,7 +121,7 @@ CREATE TABLE IF NOT EXISTS datasets(
 CREATE TABLE IF NOT EXISTS dataset_items(dataset_id UUID NOT NULL, invocation_id UUID NOT NULL, split VARCHAR);
 
 CREATE OR REPLACE VIEW feedback_current AS SELECT * FROM feedback
-  QUALIFY row_number() OVER (PARTITION BY tenant, target_id, name, source, evaluator ORDER BY id DESC) = 1;
+  QUALIFY row_number() OVER (PARTITION BY tenant, target, target_id, name, source, evaluator ORDER BY id DESC) = 1;
 
 CREATE OR REPLACE VIEW episodes AS SELECT tenant, task, episode_id, min(ts) AS started, max(ts) AS ended,
   count(*) AS steps, sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens, sum(cost) AS cost,
