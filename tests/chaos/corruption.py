@@ -107,6 +107,7 @@ def _judged(seed: int, name: str, harm: Damage, told: Scene, found: Found) -> Tr
     expected = [row for row in told.rows if not row.is_erased]
     lost = [row for row in expected if marks.get(row.id) != row.mark]
     whole = _Copies(harm, told)
+    lines = {row.at for row in told.rows if row.segment == harm.file.name}
     return Trial(
         seed,
         name,
@@ -114,7 +115,7 @@ def _judged(seed: int, name: str, harm: Damage, told: Scene, found: Found) -> Tr
         booted=True,
         lost=len(lost),
         beyond=tuple(f"{row.age} {row.table} {row.id}" for row in lost if whole.of(row)),
-        unnamed=tuple(row.id for row in lost if not _named(row, harm, found.incidents)),
+        unnamed=tuple(row.id for row in lost if not _named(row, harm, lines, found.incidents)),
         doubled=sum(Counter(one for one, _ in found.stored).values()) - len(marks),
         resurrected=sum(row.id in marks for row in told.rows if row.is_erased),
         said="; ".join(str(incident.detail) for incident in found.incidents),
@@ -142,7 +143,7 @@ class _Copies:
         if row.age == "kept":
             return self._file(row) or not self._name.startswith(row.segment)
         if row.age == "late":
-            return self._name != WAL or not self._name.startswith(row.segment)
+            return True  # one of its two files is not the damaged one
         line = self._name != row.segment or not self._harm.touches(max(0, row.at - 1), row.end)
         return line or (row.age == "half" and self._name != WAL)
 
@@ -163,13 +164,11 @@ def _touched(harm: Damage, block: int) -> bool:
     return harm.touches(start, start + BLOCK)
 
 
-def _named(row: Row, harm: Damage, incidents: list[Incident]) -> bool:
+def _named(row: Row, harm: Damage, lines: set[int], incidents: list[Incident]) -> bool:
     """Whether an incident tells of the row: at its line, behind it, or of the whole file."""
     if harm.file.name != row.segment:
         return any(incident.kind == "healed" for incident in incidents)
-    if harm.cut is not None:
-        return harm.cut <= row.at or _quarantined(row, incidents)
-    return _quarantined(row, incidents)
+    return _quarantined(row, incidents) or harm.cut in lines
 
 
 def _quarantined(row: Row, incidents: list[Incident]) -> bool:

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,8 @@ from gateway.log.cipher import Keyring
 from gateway.log.ingest import Ingester
 from gateway.log.store import Store
 
+CHECKPOINT_EVERY_S = 0.7
+
 
 def own(log: Path, spool: Path, stop: threading.Event) -> None:
     """Ingest until ``stop``."""
@@ -28,7 +31,15 @@ def own(log: Path, spool: Path, stop: threading.Event) -> None:
         ingester = Ingester(
             store, spool, now=partial(datetime.now, UTC), cipher=keys.spool if keys else None
         )
+        threading.Thread(target=checkpoint, args=(store, stop), daemon=True).start()
         ingester.run(stop, every_s=0.05)
+
+
+def checkpoint(store: Store, stop: threading.Event) -> None:
+    """Do often what the log does when its write-ahead file is large: kills shall hit it, too."""
+    while not stop.wait(CHECKPOINT_EVERY_S):
+        with suppress(StoreError):  # a full disk, which the ingester will tell of
+            store.checkpoint()
 
 
 def main() -> None:

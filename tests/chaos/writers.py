@@ -18,7 +18,7 @@ import msgspec
 from gateway.log.cipher import Keyring
 from gateway.log.record import Invocation, new_id
 from gateway.log.spool import Durability, SpoolWriter
-from tests.chaos.oracle import Acks
+from tests.chaos.acks import Acks
 
 PRODUCERS = 4
 """Requests a worker answers at once."""

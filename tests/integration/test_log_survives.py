@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -174,6 +175,25 @@ def test_a_segment_that_is_back_after_a_power_cut_is_not_taken_twice(tmp_path: P
         rows = store.rows("SELECT id FROM invocations")
 
     assert len(rows) == 2
+    assert _segments(spool) == []
+
+
+def test_a_segment_cut_below_what_was_ingested_is_named(tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    writer = SpoolWriter(spool, "w0", reserve=0)
+    with Store(tmp_path / "log.duckdb") as store:
+        ingester = Ingester(store, spool, now=now)
+        writer.append(invocation())
+        _drain(ingester)
+        writer.close()
+        [segment] = _segments(spool)
+        os.truncate(segment, 10)
+
+        _drain(ingester)
+
+        incidents = store.rows("SELECT kind, segment FROM incidents")
+
+    assert incidents == [{"kind": "quarantined", "segment": segment.name}]
     assert _segments(spool) == []
 
 
