@@ -120,6 +120,11 @@ CREATE TABLE IF NOT EXISTS datasets(
 
 CREATE TABLE IF NOT EXISTS dataset_items(dataset_id UUID NOT NULL, invocation_id UUID NOT NULL, split VARCHAR);
 
+-- What logs made by earlier versions lack.
+ALTER TABLE invocations ADD COLUMN IF NOT EXISTS origin VARCHAR DEFAULT 'gateway';
+ALTER TABLE invocations ADD COLUMN IF NOT EXISTS stored BOOLEAN DEFAULT false;
+ALTER TABLE feedback ADD COLUMN IF NOT EXISTS origin VARCHAR DEFAULT 'gateway';
+
 CREATE OR REPLACE VIEW feedback_current AS SELECT * FROM feedback
   QUALIFY row_number() OVER (PARTITION BY tenant, target, target_id, name, source, evaluator ORDER BY id DESC) = 1;
 

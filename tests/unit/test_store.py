@@ -113,6 +113,25 @@ def test_a_second_owner_is_refused_and_told_why(path: Path) -> None:
         owner.communicate()
 
 
+def test_a_log_of_an_earlier_version_gets_the_columns_it_lacks(path: Path) -> None:
+    with Store(path) as store:
+        store.append({"invocations": calls(3)}, [], AT)
+    with duckdb.connect(str(path)) as earlier:
+        earlier.execute("DROP VIEW episodes; DROP VIEW feedback_current")
+        earlier.execute("ALTER TABLE invocations DROP COLUMN origin")
+        earlier.execute("ALTER TABLE invocations DROP COLUMN stored")
+        earlier.execute("COMMENT ON TABLE spool_segments IS 'earlier'")
+
+    with Store(path) as store:
+        store.append({"invocations": calls(1)}, [], AT)
+        rows = store.rows("SELECT origin, stored, count(*) AS n FROM invocations GROUP BY ALL")
+
+    assert {(row["origin"], row["stored"], row["n"]) for row in rows} == {
+        ("gateway", False, 3),
+        ("x", False, 1),
+    }
+
+
 def test_a_file_that_is_open_here_already_is_refused(path: Path) -> None:
     with Store(path), pytest.raises(StoreLocked):
         Store(path)
