@@ -1,8 +1,8 @@
 """Saves what can be read of a damaged DuckDB file into a new one."""
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import duckdb
 
@@ -49,25 +49,8 @@ class Salvage:
         except duckdb.Error as error:
             self._give_up(error, f"{table}: all rows")
             return
-        for start, stop in pairwise(self._cuts(table, 0 if last is None else last + 1)):
-            self._range(table, start, stop)
-
-    def _cuts(self, table: str, stop: int) -> list[int]:
-        """Where segments of columns begin: the rows between two cuts lie in the same blocks."""
-        try:
-            segments = self.connection.execute(
-                "SELECT DISTINCT row_group_id, start, start + count FROM pragma_storage_info(?) "
-                "WHERE NOT contains(column_path, ',')",  # what is nested counts its own elements
-                [f"damaged.{table}"],
-            ).fetchall()
-        except duckdb.Error:
-            return [*range(0, stop, ROW_GROUP), stop]
-        sizes: dict[int, int] = {}
-        for group, _, end in segments:
-            sizes[group] = max(end, sizes.get(group, 0))
-        bases = {group: sum(sizes[one] for one in sizes if one < group) for group in sizes}
-        cuts = {bases[group] + start for group, start, _ in segments}
-        return sorted({0, stop, *(cut for cut in cuts if cut < stop)})
+        for start in range(0, 0 if last is None else last + 1, ROW_GROUP):
+            self._range(table, start, min(start + ROW_GROUP, last + 1))
 
     def _range(self, table: str, start: int, stop: int) -> None:
         """Copy rows ``start`` to ``stop``: all, by halves, or without a body."""
@@ -78,6 +61,42 @@ class Salvage:
             self._range(table, start, middle)
             self._range(table, middle, stop)
             return
+        low, high = self._edges(table, start, stop)
+        for whole in ((start, low), (high, stop)):
+            if whole[0] < whole[1]:
+                self._copied(table, *whole)
+        if low < high:
+            self._poor(table, low, high)
+
+    def _edges(self, table: str, start: int, stop: int) -> tuple[int, int]:
+        """The unreadable rows: a row group, and so its damage, may begin or end among these."""
+        low, high = start, stop
+        if self._reads(table, start, start + 1):
+            upto = range(start + 1, stop + 1)
+            low += bisect_left(upto, x=True, key=lambda end: not self._reads(table, start, end))
+        if low < stop and self._reads(table, stop - 1, stop):
+            starts = range(low, stop)
+            high = low + bisect_left(
+                starts, x=True, key=lambda begin: self._reads(table, begin, stop)
+            )
+        return low, high
+
+    def _reads(self, table: str, start: int, stop: int) -> bool:
+        try:
+            between = self._ids(table, start, stop)
+            self.connection.execute(
+                f"SELECT sum(hash(t)) FROM damaged.{table} t "  # noqa: S608
+                f"WHERE rowid >= ? AND rowid < ? {between}",
+                [start, stop],
+            ).fetchall()
+        except duckdb.Error as error:
+            if not is_damage(str(error)):
+                raise
+            return False
+        return True
+
+    def _poor(self, table: str, start: int, stop: int) -> None:
+        """Copy rows without a body, or name them as lost."""
         for columns in _without(table):
             if self._copied(table, start, stop, columns):
                 self.emptied += stop - start
