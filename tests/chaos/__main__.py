@@ -61,7 +61,7 @@ def corruptions(folder: Path, seed: int) -> dict[str, Any]:
         say(f"{len(tried)} corruptions, {sum(one.booted for one in tried)} booted")
     for one in tried:
         if not one.is_clean:
-            say(f"not clean: {one}"[:2000])
+            say(f"not clean: {one.seed} {one.file} {one.kind} {one.beyond[:3]} {one.said[-500:]}")
     return {
         "tried": len(tried),
         "booted": sum(one.booted for one in tried),

@@ -113,7 +113,7 @@ async def _cut(front: Front, engine: _Engine, rng: random.Random, turn: asyncio.
     """One stream; its client leaves before the first byte, at some byte, or after the last."""
     async with turn:
         mark, words = uuid4().hex, rng.randint(1, LONGEST_WORDS)
-        leave_after = rng.choice((0, 1, rng.randint(1, 1000 + 300 * words)))
+        leave_after = rng.choice((0, 1, rng.randint(1, 1000 + 600 * words)))
         body = json.dumps(asks(mark, stream=True, max_tokens=words)).encode()
         place = urlsplit(front.url)
         reader, writer = await asyncio.open_connection(place.hostname, place.port)
