@@ -21,7 +21,7 @@ from gateway.log.cipher import Keyring
 from gateway.log.ingest import Ingester
 from gateway.log.store import Store
 
-CHECKPOINT_EVERY_S = 0.7
+CHECKPOINT_EVERY_S = 3.0
 
 
 def own(log: Path, spool: Path, stop: threading.Event) -> None:

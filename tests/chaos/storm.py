@@ -22,7 +22,7 @@ from tests.chaos.victims import Victim
 
 WRITERS = 2
 CLIENTS = 4
-DRAIN_S = 180.0
+DRAIN_S = 600.0
 AIM_S = 1.5
 """How long a kill of the owner waits for a checkpoint to strike."""
 SECRET = "ab" * 32

@@ -23,7 +23,7 @@ from tests.chaos.acks import Acks
 PRODUCERS = 4
 """Requests a worker answers at once."""
 LARGEST_BYTES = 16_000
-PAUSE_S = 0.01
+PAUSE_S = 0.02
 ANSWER = (
     b'{"object":"chat.completion","model":"base","choices":[{"index":0,"finish_reason":"stop",'
     b'"message":{"role":"assistant","content":"fine"}}]}'
