@@ -19,7 +19,7 @@ style_option = click.option(
 out_option = click.option(
     "-o",
     "out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
     help="A file; else standard output.",
 )
 

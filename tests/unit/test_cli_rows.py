@@ -1,5 +1,6 @@
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,3 +97,71 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ImportFailed, match="nowhere"), destination(out, "csv") as file:
         file.write(b"")
+
+
+def one_row(**columns: pa.Array) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
+
+
+def test_json_takes_what_is_no_number_for_null() -> None:
+    file = io.BytesIO()
+
+    write(
+        iter([one_row(n=pa.array([float("nan")]), l=pa.array([[1.5, float("inf")]]))]), "json", file
+    )
+
+    assert json.loads(file.getvalue(), parse_constant=pytest.fail) == [
+        {"n": None, "l": [1.5, None]}
+    ]
+
+
+@pytest.mark.parametrize("style", ["csv", "json", "parquet", "table"])
+def test_the_time_between_two_times_is_text_everywhere(style: str) -> None:
+    spans = pa.array([pa.MonthDayNano([0, 2, 3_723_500_000_000]), None])
+    file = io.BytesIO()
+
+    write(iter([one_row(span=spans)]), style, file)
+
+    if style == "parquet":
+        assert parquet.read_table(io.BytesIO(file.getvalue()))["span"][0].as_py() == (
+            "2 days 01:02:03.500000"
+        )
+    else:
+        assert b"2 days 01:02:03.500000" in file.getvalue()
+
+
+def test_bytes_are_hexadecimal_in_csv_and_json() -> None:
+    for style in ("csv", "json"):
+        file = io.BytesIO()
+
+        write(iter([one_row(b=pa.array([b"\xff\x00"]))]), style, file)
+
+        assert b'"ff00"' in file.getvalue()
+
+
+@pytest.mark.parametrize("style", ["csv", "json", "parquet"])
+def test_machines_get_every_column_of_one_name(style: str) -> None:
+    batch = pa.RecordBatch.from_arrays([pa.array([1]), pa.array([2]), pa.array([3])], list("aaa"))
+    file = io.BytesIO()
+
+    write(iter([batch]), style, file)
+
+    if style == "parquet":
+        names = parquet.read_table(io.BytesIO(file.getvalue())).schema.names
+        assert names == ["a", "a_1", "a_2"]
+    else:
+        assert b'"a"' in file.getvalue()
+        assert b'"a_2"' in file.getvalue()
+
+
+def test_a_device_is_written_to_and_stays(tmp_path: Path) -> None:
+    out = tmp_path / "pipe"
+    os.mkfifo(out)
+    reader = os.open(out, os.O_RDONLY | os.O_NONBLOCK)
+
+    with destination(out, "json") as file:
+        write(batches(1), "json", file)
+
+    assert json.loads(os.read(reader, 1000))
+    assert out.is_fifo()
+    os.close(reader)

@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -438,3 +439,21 @@ def test_a_large_log_goes_out_whole(store: Store, tmp_path: Path) -> None:
     }
     assert n == 2500
     assert asked == {f"q {n}" for n in range(2500)}
+
+
+def test_a_device_is_written_to_and_stays(tmp_path: Path) -> None:
+    out = tmp_path / "pipe"
+    os.mkfifo(out)
+    reader = os.open(out, os.O_RDONLY | os.O_NONBLOCK)
+
+    write_lines([b"{}\n"], out)
+
+    assert os.read(reader, 1000) == b"{}\n"
+    assert out.is_fifo()
+    os.close(reader)
+
+
+def test_a_folder_is_no_file_to_write_to(tmp_path: Path) -> None:
+    for folder in (tmp_path, Path(".")):
+        with pytest.raises(ImportFailed, match="cannot write"):
+            write_lines([b"{}\n"], folder)

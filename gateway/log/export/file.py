@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 from gateway.errors import ImportFailed
@@ -14,24 +15,28 @@ def write_lines(lines: Iterable[bytes], path: Path | None) -> int:
 
     Whatever goes wrong, what was at ``path`` stays. Raises ImportFailed when it cannot be written.
     """
-    n = 0
     if path is None:
-        for line in lines:
-            sys.stdout.buffer.write(line)
-            n += 1
-        sys.stdout.buffer.flush()
-        return n
-    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+        return _written(lines, sys.stdout.buffer)
+    partial = path.with_name(f".{path.name or 'export'}.{uuid4().hex}.partial")
     try:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as out:  # a pipe or a device; never replaced
+                return _written(lines, out)
         with os.fdopen(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as out:
-            for line in lines:
-                out.write(line)
-                n += 1
-            out.flush()
+            n = _written(lines, out)
             os.fsync(out.fileno())
         partial.replace(path)
     except OSError as error:
         raise ImportFailed(f"cannot write {path}: {error.strerror}") from error
     finally:
         partial.unlink(missing_ok=True)
+    return n
+
+
+def _written(lines: Iterable[bytes], out: IO[bytes]) -> int:
+    n = 0
+    for line in lines:
+        out.write(line)
+        n += 1
+    out.flush()
     return n
