@@ -454,6 +454,6 @@ def test_a_device_is_written_to_and_stays(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_file_to_write_to(tmp_path: Path) -> None:
-    for folder in (tmp_path, Path(".")):
+    for folder in (tmp_path, Path()):
         with pytest.raises(ImportFailed, match="cannot write"):
             write_lines([b"{}\n"], folder)

@@ -17,7 +17,7 @@ def write_lines(lines: Iterable[bytes], path: Path | None) -> int:
     """
     if path is None:
         return _written(lines, sys.stdout.buffer)
-    partial = path.with_name(f".{path.name or 'export'}.{uuid4().hex}.partial")
+    partial = path.parent / f".{path.name}.{uuid4().hex}.partial"
     try:
         if path.exists() and not path.is_file():
             with path.open("wb") as out:  # a pipe or a device; never replaced
