@@ -9,7 +9,7 @@ import duckdb
 
 from gateway.errors import StoreBroken, StoreError, StoreLocked
 from gateway.log.cipher import KEY, Keyring
-from gateway.log.damage import is_damage, is_headless, is_in_wal
+from gateway.log.damage import is_damage, is_headless, is_in_wal, tells_of_damage
 from gateway.log.engine import ALIAS, connect, lock_down, make_schema, quoted
 from gateway.log.header import mend
 from gateway.log.healing import Healing, all_aside, files, put_aside_wal, sync
@@ -65,7 +65,7 @@ class DuckFile:
 
     def damaged(self, message: str) -> bool:
         """See ``Engine``."""
-        return is_damage(message)
+        return tells_of_damage(message)
 
     def heal(self, damage: str) -> str:
         """See ``Engine``."""

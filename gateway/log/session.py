@@ -11,6 +11,8 @@ from gateway.errors import StoreBroken, StoreError
 from gateway.log.damage import gave_up
 from gateway.log.engine import ALIAS, Engine
 
+_AGAIN_S = 0.05
+
 
 class Session:
     """One cursor. Its owner uses it in one thread; any thread may end it.
@@ -63,11 +65,15 @@ class Session:
 
     def end(self) -> None:
         """Stop what runs in it, and close it. Uncommitted work is rolled back."""
-        with suppress(duckdb.Error):
-            self._cursor.interrupt()
-        with self._in_use:
+        # An interrupt between two statements is lost on the second one.
+        while not self._in_use.acquire(timeout=_AGAIN_S):
+            with suppress(duckdb.Error):
+                self._cursor.interrupt()
+        try:
             self._has_ended = True
             if self.reader is not None:
                 self.reader.close()
             with suppress(duckdb.Error):
                 self._cursor.close()
+        finally:
+            self._in_use.release()

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,11 +12,13 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from gateway.errors import StoreBroken, StoreError, StoreLocked
+from gateway.errors import BadQuery, StoreBroken, StoreError, StoreLocked
 from gateway.log.cipher import Keyring
 from gateway.log.engine import connect
 from gateway.log.header import checksum
+from gateway.log.native import DuckFile
 from gateway.log.record import new_id
+from gateway.log.session import Session
 from gateway.log.store import Offset, Store
 from tests.factories import NOW
 
@@ -248,6 +250,26 @@ def test_damage_that_a_checkpoint_meets_is_healed_too(path: Path) -> None:
     assert put_aside(path) == []
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT (request->>'$')::INT FROM invocations",
+        "SELECT json(request->>'$') FROM invocations",
+        "SELECT url_decode('%ff')",
+        'FROM "Corrupt database file"',
+    ],
+)
+@pytest.mark.parametrize("said", ["Corrupt database file", "it has been invalidated"])
+def test_what_a_client_said_is_no_sign_of_damage(path: Path, sql: str, said: str) -> None:
+    with Store(path) as store:
+        store.append({"invocations": calls(1, body=said)}, [], AT)
+
+        with pytest.raises(BadQuery):
+            store.select(sql)
+
+        assert not store.broken
+
+
 def test_a_healing_that_was_broken_off_is_taken_up_again(path: Path) -> None:
     fill(path, in_file=9000, in_wal=10)
     damaged = path.with_name("log.duckdb.damaged-20260901T120000.000000Z")
@@ -267,6 +289,24 @@ def test_a_healing_that_was_broken_off_is_taken_up_again(path: Path) -> None:
 def test_an_extension_that_is_not_installed_is_named_with_its_package(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="pip install duckdb-extension-no-such=="):
         connect(tmp_path / "tmp", "no_such")
+
+
+def test_a_query_that_begins_while_its_reader_is_ended_is_stopped(path: Path) -> None:
+    connection = duckdb.connect(":memory:")
+    connection.execute("ATTACH ':memory:' AS log")
+    session = Session(connection, DuckFile(path, None), lambda _message, _is_damage: None)
+
+    with (
+        ThreadPoolExecutor() as pool,
+        pytest.raises(StoreError, match="ask again"),
+        session.work("") as cursor,
+    ):
+        ending = pool.submit(session.end)
+        wait([ending], timeout=0.2)  # it has interrupted, if it does so only once
+        cursor.execute("SELECT sum(hash(i)) FROM range(3_000_000_000) r(i)").fetchall()
+
+    assert ending.result() is None
+    connection.close()
 
 
 def test_readers_and_writers_outlive_compaction(path: Path) -> None:
