@@ -40,13 +40,14 @@ def _check(node: dict[str, Any]) -> None:
     kind = node.get("type")
     if kind == "TABLE_FUNCTION" and node["function"]["function_name"] not in FUNCTIONS:
         raise BadQuery(f"{node['function']['function_name']} is not for queries of the log")
-    if kind == "FUNCTION" and node["function_name"] in _SECRETIVE:
+    if kind == "FUNCTION" and node["function_name"] in _REFUSED:
         raise BadQuery(f"{node['function_name']} is not for queries of the log")
     if kind not in ("BASE_TABLE", "SHOW_REF"):
         return
     place = (node.get("catalog_name") or ALIAS, node.get("schema_name") or "main")
-    if place not in _READABLE or node["table_name"].lower().startswith(_SYSTEM):
-        raise BadQuery(f"{node['table_name']} is not a table of the log")
+    name = node["table_name"]
+    if place not in _READABLE or name.lower().startswith(_SYSTEM) or not _FILE.isdisjoint(name):
+        raise BadQuery(f"{name} is not a table of the log")
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
@@ -61,8 +62,11 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
             waiting.extend(node)
 
 
-_SECRETIVE = frozenset({"current_setting"})
-"""Functions that tell of settings: credentials are among them."""
+_REFUSED = frozenset({"current_setting", "error"})
+"""Functions that tell of settings, credentials among them, or speak in DuckDB's name."""
+_FILE = frozenset("./")
+"""A name with one of these may be a file's. The log's own are within reach: a lake's Parquet has
+what was deleted, and a DuckDB file loses its lock when it is opened a second time."""
 _SYSTEM = ("duckdb_", "pragma_", "pg_", "sqlite_")
 """DuckDB's own views, which tell of settings and addresses."""
 _READABLE = frozenset((ALIAS, schema) for schema in ("main", ALIAS, "information_schema"))

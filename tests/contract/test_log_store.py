@@ -194,6 +194,7 @@ def test_a_stream_that_is_given_up_does_not_keep_the_log_from_being_reopened(sto
         "FROM __ducklake_metadata_log.ducklake_data_file",
         "FROM query('DROP TABLE incidents')",
         "SELECT current_setting('s3_secret_access_key')",
+        "SELECT error('Corrupt database file')",
         "PIVOT incidents ON kind USING count(*)",
         f"SELECT {'abs(' * 900}1{')' * 900}",
         "SET threads = 1",
@@ -204,6 +205,16 @@ def test_a_stream_that_is_given_up_does_not_keep_the_log_from_being_reopened(sto
 def test_nothing_but_one_select_over_the_log_is_answered(shared_store: Store, sql: str) -> None:
     with pytest.raises(BadQuery):
         shared_store.select(sql)
+
+
+def test_a_select_does_not_read_the_files_that_the_log_is_made_of(place: Place) -> None:
+    with place.open() as store:
+        store.append({"incidents": incidents("deleted, say")}, [], AT)
+        store.checkpoint()
+
+        for file in [place.folder / "log.duckdb", *place.folder.rglob("*.parquet")]:
+            with pytest.raises(BadQuery, match="is not a table"):
+                store.select(f"FROM '{file}'")
 
 
 @pytest.mark.parametrize(
