@@ -72,9 +72,7 @@ class DuckLake:
         try:
             connection.execute(f"CALL ducklake_expire_snapshots('{ALIAS}', older_than => now())")
             connection.execute(f"CALL ducklake_cleanup_old_files('{ALIAS}', cleanup_all => true)")
-            connection.execute(
-                f"CALL ducklake_delete_orphaned_files('{ALIAS}', cleanup_all => true)"
-            )
+            connection.execute(f"CALL ducklake_delete_orphaned_files('{ALIAS}', {self._orphans})")
             # The least and the greatest text of each column, of rows long gone as well.
             connection.execute(
                 f"UPDATE {_CATALOG}.ducklake_table_column_stats SET min_value = NULL, "  # noqa: S608
@@ -86,6 +84,12 @@ class DuckLake:
         finally:
             connection.close()
         self._in_sqlite("VACUUM")
+
+    @property
+    def _orphans(self) -> str:
+        """Which files that no snapshot names are nobody's: one that just writes them may commit."""
+        alone = self._catalog is not None
+        return "cleanup_all => true" if alone else "older_than => now() - INTERVAL 1 DAY"
 
     def _in_sqlite(self, statement: str) -> None:
         """Only while DuckDB has the catalog closed: closing it here drops that one's locks."""

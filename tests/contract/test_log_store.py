@@ -311,6 +311,18 @@ def test_after_compaction_no_file_holds_what_was_deleted(place: Place) -> None:
     assert offsets == {"s": 1}
 
 
+def test_compaction_leaves_alone_what_another_host_is_about_to_commit(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    place = place_of("ducklake:postgres", tmp_path / "log", request)
+    with place.open() as one, place.open() as other:
+        with one.transaction() as transaction:
+            transaction.insert("incidents", incidents("in no snapshot yet"))
+            other.compact()
+
+        assert details(other) == ["in no snapshot yet"]
+
+
 def test_with_a_key_bodies_are_on_disk_in_no_readable_form(place: Place) -> None:
     answer = body(f"{MARKER} " * 50)
     with place.open(KEYS) as store:
