@@ -296,7 +296,7 @@ def test_a_query_that_begins_while_its_reader_is_ended_is_stopped(path: Path) ->
     connection.execute("ATTACH ':memory:' AS log")
     session = Session(connection, DuckFile(path, None), lambda _message, _is_damage: None)
 
-    with (
+    with (  # noqa: PT012 - the error is met in the middle of a session's work
         ThreadPoolExecutor() as pool,
         pytest.raises(StoreError, match="ask again"),
         session.work("") as cursor,
