@@ -31,6 +31,7 @@ _NAME = re.compile(rb"[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 def blank(spool: Path, erased: Erased, cipher: Cipher | None) -> int:
     """Overwrite what was erased in live segments, kept ones and the quarantine; how many lines.
 
+    Raises OSError when something stays for want of room, say; it can be repeated.
     Nobody may ingest meanwhile; writers may append. Lines that are too damaged to name whom
     they are about, or sealed with a lost key, stay for as long as their file is kept.
     """
@@ -117,7 +118,9 @@ def _overwrite(segment: Path, lines: Lines) -> None:
     with segment.open("r+b") as file:
         start = 0
         for line in file:
-            if line.endswith(b"\n") and (left := lines.left(line)) != line:
+            if not line.endswith(b"\n"):
+                break  # it is still being written: what is read next would be its other half
+            if (left := lines.left(line)) != line:
                 os.pwrite(file.fileno(), left, start)
             start += len(line)
         os.fsync(file.fileno())
@@ -127,11 +130,13 @@ def _rewrite(one: Kept, lines: Lines) -> None:
     before = lines.changed
     try:
         with one.open() as file:
-            content = b"".join(lines.left(line) for line in _split(file.read()))
-        if lines.changed > before:
-            one.rewrite(content)
+            content = file.read()
     except OSError:
         logger.exception("%s cannot be read; it goes when its day is over", one.path)
+        return
+    left = b"".join(map(lines.left, _split(content)))
+    if lines.changed > before:
+        one.rewrite(left)
 
 
 def _clear(file: Path, lines: Lines) -> None:

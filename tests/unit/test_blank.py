@@ -67,6 +67,20 @@ def test_erased_lines_of_a_live_segment_become_spaces_and_its_writer_goes_on(
     assert records(after, cipher) == [other, later, last]
 
 
+def test_a_kept_segment_that_cannot_be_written_anew_is_told(spool: Path) -> None:
+    segment = spool / "w0-1.jsonl"
+    segment.write_bytes(encode(secret()))
+    keep(segment)
+    [one] = kept(spool)
+    in_the_way = one.path.with_suffix(".tmp")
+    in_the_way.symlink_to("/dev/full")
+
+    with pytest.raises(OSError, match="No space left"):
+        blank(spool, erased(subject_id="5a" * 16), None)
+
+    assert MARKER.encode() in one.open().read()
+
+
 def test_erased_lines_of_a_kept_segment_become_spaces_and_its_age_stays(
     spool: Path, cipher: Cipher | None
 ) -> None:
