@@ -14,16 +14,20 @@ from pydantic import (
     Field,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
+from gateway.api.opinion import REFERENCE, RESERVED
 from gateway.log.cost import Price
 from gateway.log.filter import Filter
 from gateway.settings import Capture, Metric
 from learner.errors import ConfigError
+from learner.explain import explain
 from learner.launch.job import GrpoHyperparameters, Lora, SftHyperparameters
 from learner.rewards import from_config
 
+_LAKES = ("ducklake:sqlite:", "ducklake:postgres:")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -47,6 +51,16 @@ def _bytes(value: Any) -> Any:
     return value
 
 
+def _kept(value: Any) -> Any:
+    """A duration after which things are deleted: 90 alone could be meant as days."""
+    if not isinstance(value, str):
+        raise ValueError("must be a number with a unit: 15m, 6h or 90d")
+    duration = _duration(value)
+    if not duration:
+        raise ValueError("must be longer than nothing; leave it out to keep everything")
+    return duration
+
+
 def _reward(config: dict[str, Any]) -> dict[str, Any]:
     """The same, once it is known to make a grader."""
     try:
@@ -57,6 +71,7 @@ def _reward(config: dict[str, Any]) -> dict[str, Any]:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Kept = Annotated[timedelta, BeforeValidator(_kept)]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
 
 
@@ -144,10 +159,10 @@ class GateSection(_Section):
 class RetentionSection(_Section):
     """How long the log keeps what; for ever where left out."""
 
-    bodies: Duration | None = None
+    bodies: Kept | None = None
     """After this, requests and responses go, and samples of dataset snapshots; the rest of the row
     stays. Files are rid of them within a week."""
-    rows: Duration | None = None
+    rows: Kept | None = None
     """After this, the whole row goes, and its feedback."""
 
     @model_validator(mode="after")
@@ -176,6 +191,14 @@ class LogSection(_Section):
     reserve: Bytes = 1 << 30
     """Disk space that spool and log leave free."""
     retention: RetentionSection = RetentionSection()
+
+    @field_validator("url")
+    @classmethod
+    def _somewhere(cls, url: str) -> str:
+        is_lake = url.startswith(_LAKES) and url not in _LAKES
+        if not is_lake and (not url or re.match(r"ducklake:|[a-z][a-z0-9+]*://", url)):
+            raise ValueError("must be a file, ducklake:sqlite:FILE or ducklake:postgres:DSN")
+        return url
 
 
 class TrainingSection(_Section):
@@ -226,6 +249,13 @@ class RatchetConfig(_Section):
         default_factory=dict
     )
     """The metrics that feedback may name; any name when there are none."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _free(cls, metrics: dict[str, Metric]) -> dict[str, Metric]:
+        if taken := sorted({REFERENCE, *RESERVED} & metrics.keys()):
+            raise ValueError(f"{taken[0]} means something of its own; call the metric otherwise")
+        return metrics
 
     @model_validator(mode="after")
     def _consistent(self) -> "RatchetConfig":
@@ -310,40 +340,8 @@ def load(path: Path) -> RatchetConfig:
     try:
         config = RatchetConfig.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error)}") from error
+        raise ConfigError(f"{path}: {explain(error, RatchetConfig)}") from error
     return _anchored(config, path.resolve().parent)
-
-
-def explain(error: ValidationError, of: type[BaseModel] = RatchetConfig) -> str:
-    """The first problem in one line: where, what, and what is allowed in an ``of``."""
-    # A misspelt setting is also a missing one: the misspelling is what helps.
-    problem = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    # Union members and validators put their own names into the location; users have none.
-    where = ".".join(str(part) for part in problem["loc"] if not str(part).endswith("]"))
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        allowed = _allowed(of, problem["loc"][:-1])
-        message = "no such setting" + (f"; allowed are {', '.join(allowed)}" if allowed else "")
-    return f"{where or 'file'}: {message}"
-
-
-def _allowed(of: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, ...]:
-    """The settings a section takes, found by walking the schema to it."""
-    schema: dict[str, Any] = of.model_json_schema()
-    node = schema
-    for part in location:
-        node = _resolved(node, schema)
-        if isinstance(part, int):
-            node = node.get("items", {})
-        elif part in node.get("properties", {}):
-            node = node["properties"][part]
-    return tuple(_resolved(node, schema).get("properties", {}))
-
-
-def _resolved(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    while "$ref" in node:
-        node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
-    return node
 
 
 def _anchored(config: RatchetConfig, folder: Path) -> RatchetConfig:

@@ -27,8 +27,9 @@ from gateway.log.ingest import Ingester
 from gateway.log.spool import SUFFIX, Durability, SpoolWriter
 from gateway.log.subject import SubjectKey, episode_of
 from learner.api.client import LearnerClient, LearnerDown
+from learner.explain import explain
 from learner.log import open_ingester, open_log
-from learner.settings import RatchetConfig, explain
+from learner.settings import RatchetConfig
 
 PATIENCE_S = 120.0
 """How long an import waits for room in the spool, and for the learner to take its rows."""

@@ -15,7 +15,7 @@ from gateway.log import rows
 from gateway.log.filter import Filter
 from gateway.log.record import Edit, Feedback, Invocation, new_id
 from gateway.log.store import Store
-from learner.settings import explain
+from learner.explain import explain
 from tests.factories import NOW, invocation
 
 KEYS = ["a", "b", "it's"]
@@ -307,6 +307,12 @@ def test_a_time_without_a_zone_is_utc() -> None:
     ("where", "told"),
     [
         ({"metdata": {}}, "metdata: no such setting; allowed are metadata, time, task"),
+        ({"time": {"since": "7d"}}, "time.since: no such setting; allowed are after, before"),
+        (
+            {"metadata": {"andAll": [{"equal": {"a": "b"}}]}},
+            "metadata.andAll.0.equal: no such setting; allowed are equals, notEquals",
+        ),
+        ({"feedback": "helpful"}, "feedback.0: must be a section of settings"),
         ({"metadata": {}}, "metadata: give exactly one of equals, notEquals, andAll, orAll"),
         (
             {"metadata": {"equals": {"a": "1"}, "notEquals": {"a": "2"}}},
