@@ -23,7 +23,14 @@ from learner.api.owner import Owner
 from learner.cycle import Cycle, Places
 from learner.errors import ConfigError
 from learner.jobs import LeaseStore, TurnStore
-from learner.log import open_erasures, open_ingester, open_log, open_upkeep, open_writer
+from learner.log import (
+    open_erasures,
+    open_ingester,
+    open_log,
+    open_upkeep,
+    open_writer,
+    sole_owner,
+)
 from learner.policy import policies
 from learner.service import Service
 from learner.settings import RatchetConfig, load
@@ -58,6 +65,7 @@ async def serve(config: RatchetConfig) -> None:
     turns = TurnStore(database)
     with ExitStack() as stack:
         log = stack.enter_context(open_log(config))
+        stack.enter_context(sole_owner(config.spool))
         registry = Registry.open(config.database)
         stack.callback(registry.close)
         owner = Owner(log, open_ingester(config, log, now), open_writer(config, "learner"), now)

@@ -1,9 +1,13 @@
 """The log, opened as ratchet.yaml and the environment say."""
 
+import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 
+from gateway.errors import StoreLocked
 from gateway.log.cipher import Keyring
 from gateway.log.ingest import Ingester
 from gateway.log.spool import Durability, SpoolWriter
@@ -20,6 +24,27 @@ from serving.registry import Registry
 def open_log(config: RatchetConfig) -> Store:
     """Own the log. Raises StoreLocked while another process does, KeyUnavailable, StoreError."""
     return Store(config.log_url, lake=config.lake, keys=Keyring.from_environment(os.environ))
+
+
+@contextmanager
+def sole_owner(spool: Path) -> Iterator[None]:
+    """Nobody else takes the spool in meanwhile: into a lake two learners would do so twice.
+
+    Raises StoreLocked when another process does.
+    """
+    spool.mkdir(parents=True, exist_ok=True)
+    folder = os.open(spool, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreLocked(
+                f"the spool {spool} belongs to another process (is `ratchet up` running?); "
+                "stop that"
+            ) from error
+        yield
+    finally:
+        os.close(folder)
 
 
 def open_ingester(config: RatchetConfig, log: Store, now: Callable[[], datetime]) -> Ingester:

@@ -11,11 +11,13 @@ from typing import NoReturn
 
 import pytest
 
+from gateway.errors import StoreLocked
 from gateway.log.cipher import KEY, Keyring
 from gateway.log.ingest import Ingester
 from gateway.log.spool import SpoolWriter
 from learner.__main__ import serve
 from learner.api.client import LearnerClient, LearnerDown
+from learner.log import sole_owner
 from learner.settings import load
 from tests.factories import invocation
 
@@ -61,3 +63,14 @@ def test_a_learner_whose_ingest_ended_ends_with_its_error(
 
     with pytest.raises(RuntimeError, match="nobody thought of this"):
         asyncio.run(serve(load(tmp_path / "ratchet.yaml")))
+
+
+def test_a_second_learner_does_not_take_in_the_same_spool_into_a_lake(tmp_path: Path) -> None:
+    (tmp_path / "ratchet.yaml").write_text(f"{CONFIG}log: {{url: 'ducklake:sqlite:log.db'}}\n")
+    config = load(tmp_path / "ratchet.yaml")
+
+    with sole_owner(config.spool), pytest.raises(StoreLocked, match="another process"):
+        asyncio.run(serve(config))
+
+    with sole_owner(config.spool):
+        pass  # the one that was refused did not keep it
