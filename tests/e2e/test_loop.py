@@ -14,6 +14,7 @@ import psutil
 import pytest
 import yaml
 
+from gateway.log.cipher import KEY
 from learner.api.client import LearnerClient, LearnerDown
 from learner.cli.demo.traffic import Clients, Flow
 from learner.cli.demo.world import ALIAS, World, build_world, furnish, load_world
@@ -26,10 +27,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"
-DEMONSTRATIONS = 60
+DEMONSTRATIONS = 100
 HELD_OUT = 120
-SHORT = {"sft": {"epochs": 3}, "grpo": {"steps": 4}}
-"""Long enough to learn something that the gate can see."""
+SHORT = {"sft": {"epochs": 6, "until_loss": 0.001}, "grpo": {"steps": 3}}
+"""Demonstrations are learnt to the end: what that gains, 120 samples see every time."""
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +90,18 @@ def short_config(home: Path, world: World) -> tuple[RatchetConfig, Path]:
     path = furnish(home, small, demonstrations=DEMONSTRATIONS, port=free_port())
     raw = yaml.safe_load(path.read_text())
     raw["serving"]["port"], raw["workbench"]["port"] = free_port(), free_port()
-    raw["policies"][0]["training"] = SHORT
+    raw["policies"][0] |= {"training": SHORT, "capture": {"token_ids": True, "logprobs": True}}
+    raw["models"][0]["price"] = {"input": 1, "output": 4}
+    raw["log"] = {"durability": "group"}
     path.write_text(yaml.safe_dump(raw))
     return load(path), path
 
 
 @pytest.fixture
-async def loop(tmp_path: Path, world: World) -> AsyncIterator[Loop]:
+async def loop(
+    tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Loop]:
+    monkeypatch.setenv(KEY, "5a" * 32)
     config, path = short_config(tmp_path, world)
     async with House(config, path) as house:
         await house.ready()
@@ -132,6 +138,8 @@ async def test_the_loop_turns_under_traffic_and_survives_kills(loop: Loop) -> No
 
     _nobody_was_failed_or_mixed(loop, {loop.world.base.name, adapter})
     _the_log_agrees(loop)
+    _the_log_knows_more_than_clients_see(loop)
+    _nothing_is_readable_at_rest(loop)
     _the_verdict_is_whole(turn["verdict"])
     await _vllm_dies_and_the_base_never_stands_in(loop, adapter)
 
@@ -168,6 +176,31 @@ def _the_log_agrees(loop: Loop) -> None:
     assert logged == expected
 
 
+def _the_log_knows_more_than_clients_see(loop: Loop) -> None:
+    """Every answer has its token ids and log-probabilities in the log, and its cost."""
+    sql = """
+    select count(*) as n, count(*) filter (cost > 0 and
+      len(response->'$.choices[0].token_ids') > 2 and
+      len(response->'$.choices[0].logprobs.content') > 2) as whole
+    from invocations where status = 200 and error_type is null
+    """
+    (row,) = loop.learner.select(sql).to_pylist()
+    assert row["n"] == row["whole"] > 0
+
+
+def _nothing_is_readable_at_rest(loop: Loop) -> None:
+    """Not in the log, nor in the spool, nor in the dataset that was just learnt from."""
+    words = {sample.messages[-1]["content"].encode() for sample in loop.world.traffic[:100]}
+    data = loop.config.data
+    files = [data / "log.duckdb", *data.glob("log.duckdb.wal"), *data.glob("datasets/*")]
+    files += [file for file in data.glob("spool/**/*") if file.is_file()]
+    assert list(data.glob("datasets/*.parquet"))
+    for file in files:
+        content = file.read_bytes()
+        assert not content.startswith(b"PAR1"), file
+        assert not [word for word in words if word in content], file
+
+
 def _the_verdict_is_whole(verdict: dict[str, Any]) -> None:
     assert verdict["decision"] == "promote"
     assert verdict["interval"][0] > 0
@@ -189,7 +222,10 @@ async def _vllm_dies_and_the_base_never_stands_in(loop: Loop, adapter: str) -> N
             response = await client.post(f"{loop.house.url}/chat/completions", json=body)
             statuses.add(response.status_code)
             if response.status_code == 200:
-                models.add(response.json()["model"])
+                answered = response.json()
+                models.add(answered["model"])
+                assert answered["choices"][0].get("token_ids") is None
+                assert answered["choices"][0].get("logprobs") is None
             else:
                 assert "retry-after" in response.headers
             await asyncio.sleep(0.1)
