@@ -42,10 +42,11 @@ HAVING max(ts) FILTER (step = '{DELETED}')
 """  # noqa: S608 - our own constants
 _LAST = f"""
 SELECT coalesce(
-  (SELECT max(ts) FROM erasure_steps WHERE step = '{REMOVED}'),
+  (SELECT max(ts) FROM erasure_steps WHERE step = '{REMOVED}' AND ts <= ?),
   (SELECT min(ingest_ts) FROM invocations)
 ) AS at
 """  # noqa: S608 - our own constant
+"""A removal of the future, by a clock that was wrong, puts none off."""
 
 
 class Upkeep:
@@ -134,10 +135,11 @@ class Upkeep:
         return rebuild(self._store, self._datasets, in_use=in_use, at=at)
 
     def _due(self) -> bool:
-        last: datetime | None = self._store.rows(_LAST)[0]["at"]
+        now = self._now()
+        last: datetime | None = self._store.rows(_LAST, [now.replace(tzinfo=None)])[0]["at"]
         if last is None:
             return False
-        age = self._now() - last.replace(tzinfo=UTC)
+        age = now - last.replace(tzinfo=UTC)
         if age < (REMOVE_WITHIN if self._store.rows(_PENDING) else COMPACT_EVERY):
             return False
         in_use, is_building = self._in_use()

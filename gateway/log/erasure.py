@@ -4,6 +4,7 @@ An erasure is a record of the spool like any other, applied in the ingester's tr
 bytes stay in the files until ``Store.compact`` and ``gateway.log.blank`` have run.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -130,6 +131,9 @@ class Erased:
         }
         if found:
             transaction.insert("erased", pa.Table.from_pylist(list(found.values()), _ERASED))
+            # The spool's files hold these: the erasure is not removed any more.
+            for name, n in Counter(one["erasure_id"] for one in found.values()).items():
+                _done(transaction, name, at, n, 0)
         if late:
             for statement in _FORGET:
                 transaction.execute(statement, [[str(record.id) for record in late]])
@@ -165,8 +169,14 @@ def apply(transaction: Transaction, erasures: Sequence[Erasure], at: datetime) -
         feedback = act(transaction, erasure, which, values)
         invocations = _listed(transaction, erasure) - listed
         if is_new or invocations or feedback:
-            step = [str(erasure.id), _naive(at), DELETED, invocations, feedback]
-            transaction.execute("INSERT INTO erasure_steps VALUES (?, ?, ?, ?, ?)", step)
+            _done(transaction, str(erasure.id), at, invocations, feedback)
+
+
+def _done(
+    transaction: Transaction, erasure: str, at: datetime, invocations: int, feedback: int
+) -> None:
+    step = [erasure, _naive(at), DELETED, invocations, feedback]
+    transaction.execute("INSERT INTO erasure_steps VALUES (?, ?, ?, ?, ?)", step)
 
 
 def _which(erasure: Erasure) -> tuple[str, list[Any]]:

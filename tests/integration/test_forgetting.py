@@ -257,10 +257,14 @@ def test_late_rows_of_somebody_already_removed_leave_the_files_with_the_next_rem
 ) -> None:
     house.erasures.ask(Whom(user=USER), tenant="default", remove_now=True)
     house.writer.append(house.secret())
+    house.clock[0] += timedelta(hours=1)
     house.ingest()
+    [late] = house.erasures.recent(tenant="default")
 
     house.upkeep.remove()
+    [removed] = house.erasures.recent(tenant="default")
 
+    assert (late["status"], removed["status"]) == ("deleted", "removed")
     assert holders(house.data) == set()
 
 
@@ -329,6 +333,20 @@ def test_an_erasure_is_finished_within_a_day_by_itself(house: House) -> None:
     assert holders(house.data) == set()
 
 
+def test_a_removal_by_a_clock_that_was_wrong_puts_none_off(house: House) -> None:
+    everywhere(house)
+    house.clock[0] += timedelta(days=9000)
+    house.upkeep.remove()
+    house.clock[0] -= timedelta(days=9000)
+    house.erasures.ask(Whom(user=USER), tenant="default")
+
+    house.clock[0] += timedelta(days=2)
+    house.upkeep.tick()
+
+    [told] = house.erasures.recent(tenant="default")
+    assert told["status"] == "removed"
+
+
 def test_while_a_snapshot_is_being_made_the_tick_waits(house: House) -> None:
     everywhere(house)
     running(house, dataset=None)
@@ -346,7 +364,7 @@ def test_expired_bodies_leave_log_and_snapshots_by_themselves(house: House) -> N
     *_, built = everywhere(house)
     house.clock[0] += timedelta(days=31)
 
-    keeping(house, RetentionSection(bodies=timedelta(days=30))).tick()
+    keeping(house, RetentionSection.model_validate({"bodies": "30d"})).tick()
 
     emptied = "SELECT count(*) AS n FROM invocations WHERE request IS NULL AND response IS NULL"
     assert house.store.rows(emptied)[0]["n"] == counts(house)["invocations"] > 0
