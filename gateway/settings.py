@@ -8,6 +8,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gateway.log.spool import Durability
 
+COMMENT = "comment"
+DEMONSTRATION = "demonstration"
+PREFERENCE = "preference"
+RESERVED = (COMMENT, DEMONSTRATION, PREFERENCE)
+"""Names that mean something by themselves; no metric can be called so."""
+REFERENCE = "reference"
+"""What imports call a reference answer; clients give a demonstration instead."""
+
 
 class Metric(BaseModel, frozen=True, extra="forbid"):
     """One metric that feedback may name."""

@@ -18,10 +18,9 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.api.opinion import REFERENCE, RESERVED
 from gateway.log.cost import Price
 from gateway.log.filter import Filter
-from gateway.settings import Capture, Metric
+from gateway.settings import REFERENCE, RESERVED, Capture, Metric
 from learner.errors import ConfigError
 from learner.explain import explain
 from learner.launch.job import GrpoHyperparameters, Lora, SftHyperparameters

@@ -11,15 +11,7 @@ from uuid import UUID
 from gateway.errors import InvalidRequest
 from gateway.log.record import Feedback
 from gateway.log.subject import ANSWER_PREFIX, invocation_of
-from gateway.settings import Metric
-
-COMMENT = "comment"
-DEMONSTRATION = "demonstration"
-PREFERENCE = "preference"
-RESERVED = (COMMENT, DEMONSTRATION, PREFERENCE)
-"""Names that mean something by themselves; no metric can be called so."""
-REFERENCE = "reference"
-"""What imports call a reference answer; clients give a demonstration instead."""
+from gateway.settings import COMMENT, DEMONSTRATION, PREFERENCE, REFERENCE, RESERVED, Metric
 
 _LEVELS = {"inference": "invocation", "episode": "episode"}
 
