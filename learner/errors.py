@@ -2,6 +2,7 @@
 
 LearnerError
 ├── ConfigError        ratchet.yaml is wrong: the operator's fault
+├── LearnerDown        no learner listens on the socket
 ├── GradingError       a grader could not decide: never the model's fault, the sample stays ungraded
 ├── DatasetError       the log does not hold what the policy wants, or a snapshot is damaged
 ├── TrainingError      a training job failed; its directory says why
@@ -17,6 +18,10 @@ class LearnerError(Exception):
 
 class ConfigError(LearnerError):
     """ratchet.yaml is wrong. The message names the field and says what is allowed."""
+
+
+class LearnerDown(LearnerError):
+    """No learner listens on the socket, or it went before its answer was whole."""
 
 
 class GradingError(LearnerError):

@@ -5,6 +5,7 @@ from gateway.log.query import MOST, Kind, NamedQuery, Parameter
 
 _TENANT = Parameter("tenant", Kind.TEXT, None, "of this tenant only")
 _WHERE = Parameter("where", Kind.FILTER, None, "a filter, as JSON")
+_AFTER = Parameter("after", Kind.TIME, "1970-01-01", "entered the log after this: a watermark")
 _BY = Parameter(
     "by",
     Kind.CHOICE,
@@ -45,12 +46,12 @@ def _over_calls(
 _TAIL = _over_calls(
     "tail",
     "the newest calls, the newest last",
-    (Parameter("after", Kind.TEXT, None, "only those behind this id"), _limit(20)),
+    (_AFTER, _limit(20)),
     """
 SELECT * FROM (
   SELECT i.ts, i.id, i.request_model AS model, i.adapter, i.status, i.input_tokens,
-    i.output_tokens, round(i.duration, 3) AS duration, i.error_type
-  FROM invocations i WHERE ({after}::UUID IS NULL OR i.id > {after}::UUID) AND {meant}
+    i.output_tokens, round(i.duration, 3) AS duration, i.error_type, i.ingest_ts
+  FROM invocations i WHERE i.ingest_ts > {after} AND {meant}
   ORDER BY i.id DESC LIMIT {limit}
 ) ORDER BY id
 """,
@@ -136,7 +137,7 @@ _CANDIDATES = _over_calls(
     "candidates",
     "good calls that may be learnt from and are in no dataset yet, as they entered the log",
     (
-        Parameter("after", Kind.TIME, "1970-01-01", "entered the log after this: a watermark"),
+        _AFTER,
         Parameter("until", Kind.TIME, "60s", "and by then; the margin covers late ingesters"),
         _limit(1000),
     ),

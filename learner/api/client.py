@@ -12,12 +12,11 @@ from urllib.parse import quote, urlencode
 import pyarrow as pa
 
 from gateway.errors import BadQuery, StoreError
+from learner.errors import LearnerDown
+
+__all__ = ["ARROW", "LearnerClient", "LearnerDown"]
 
 ARROW = "application/vnd.apache.arrow.stream"
-
-
-class LearnerDown(Exception):
-    """No learner listens on the socket."""
 
 
 class LearnerClient:

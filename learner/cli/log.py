@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from gateway.errors import BadQuery
 from gateway.log.catalogue import QUERIES, query
+from gateway.log.query import MOST
 from gateway.log.store import Store
 from gateway.log.subject import invocation_of
 from learner.api.client import LearnerClient, LearnerDown
@@ -82,11 +83,28 @@ def ask(
 def follow(config: RatchetConfig, parameters: Mapping[str, str]) -> None:
     """Print calls as they come into the log, a JSON object each, until Ctrl-C."""
     with reading(config) as log:
-        while True:
-            for row in rows_of(log.query("tail", parameters)):
-                click.echo(as_json(row))
-                parameters = {**parameters, "after": str(row["id"]), "limit": "10000"}
-            time.sleep(FOLLOW_S)
+        for row in followed(log, parameters, lambda: time.sleep(FOLLOW_S)):
+            click.echo(as_json(row))
+
+
+def followed(
+    log: Reader, parameters: Mapping[str, str], wait: Callable[[], None]
+) -> Iterator[dict[str, Any]]:
+    """The newest calls, then each as it comes into the log, which is when it has ended: a slow
+    one comes after quick ones that began later. Endless; ``wait`` is called between two looks.
+    """
+    (newest,) = rows_of(log.batches("SELECT max(ingest_ts) AS ts FROM invocations"))
+    upto = newest["ts"]
+    shown = list(rows_of(log.query("tail", parameters)))
+    yield from shown
+    told = {row["id"] for row in shown}
+    while True:
+        wait()
+        watermark = {} if upto is None else {"after": str(upto)}
+        for row in rows_of(log.query("tail", {**parameters, **watermark, "limit": str(MOST)})):
+            upto = row["ingest_ts"] if upto is None else max(upto, row["ingest_ts"])
+            if row["id"] not in told:
+                yield row
 
 
 def print_queries() -> None:
