@@ -41,6 +41,15 @@ def hashed(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
+def tenant_named(name: str) -> str:
+    """The same name. Raises ValueError for one that no HTTP header holds, so no key can have."""
+    if not _TENANT.fullmatch(name):
+        raise ValueError(
+            "a tenant's name is 1 to 128 letters, digits and signs of ASCII, without spaces"
+        )
+    return name
+
+
 class KeyStore:
     """The keys' table. Synchronous; made for snapshots, not for the hot path."""
 
@@ -53,10 +62,7 @@ class KeyStore:
 
         Raises ValueError for a tenant's name that no HTTP header holds.
         """
-        if not _TENANT.fullmatch(tenant):
-            raise ValueError(
-                "a tenant's name is 1 to 128 letters, digits and signs of ASCII, without spaces"
-            )
+        tenant = tenant_named(tenant)
         secret = f"sk-ratchet-{secrets.token_urlsafe(32)}"
         key = Key(id=f"key_{secrets.token_hex(8)}", name=name, tenant=tenant)
         with write(self._engine) as connection:

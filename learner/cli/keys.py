@@ -14,10 +14,7 @@ from serving.database import open_database
 
 def create(config_path: Path, name: str, tenant: str, *, as_json: bool) -> None:
     """Print a new key, the one time it can be."""
-    try:
-        key, secret = _store(config_path).create(name, tenant=tenant, at=datetime.now(UTC))
-    except ValueError as error:
-        raise LearnerError(str(error)) from error
+    key, secret = _store(config_path).create(name, tenant=tenant, at=datetime.now(UTC))
     if as_json:
         click.echo(json.dumps({"id": key.id, "name": name, "tenant": tenant, "key": secret}))
     else:

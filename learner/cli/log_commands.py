@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from learner.cli.moving_commands import compact, export_log, forget, import_log
-from learner.cli.options import config_option, json_option
+from learner.cli.options import Tenant, config_option, json_option
 
 style_option = click.option(
     "--format",
@@ -38,7 +38,7 @@ for _command in (import_log, export_log, forget, compact):
 @json_option
 @click.option("-n", "count", type=click.IntRange(1, 10_000), default=20, show_default=True)
 @click.option("--where", help="Which calls, as a filter in JSON.")
-@click.option("--tenant", help="Only this tenant's.")
+@click.option("--tenant", type=Tenant(), help="Only this tenant's.")
 @click.option("-f", "--follow", "is_following", is_flag=True, help="Go on, as JSON lines.")
 def tail(  # noqa: PLR0913 - its options
     config_path: Path,

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from learner.cli.log_commands import log
-from learner.cli.options import config_option, json_option
+from learner.cli.options import Tenant, config_option, json_option
 
 
 class _Group(click.Group):
@@ -114,7 +114,7 @@ def keys() -> None:
 @keys.command("create")
 @config_option
 @click.argument("name")
-@click.option("--tenant", default="default", show_default=True)
+@click.option("--tenant", type=Tenant(), default="default", show_default=True)
 @json_option
 def create_key(config_path: Path, name: str, tenant: str, *, as_json: bool) -> None:
     """Make a key. It is shown once."""

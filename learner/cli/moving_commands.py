@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from learner.cli.options import config_option, json_option
+from learner.cli.options import Tenant, config_option, json_option
 
 
 @click.command("import")
@@ -18,7 +18,9 @@ from learner.cli.options import config_option, json_option
     type=click.Path(exists=True, path_type=Path),
     metavar="FILE...",
 )
-@click.option("--tenant", default="default", show_default=True, help="Whose rows they become.")
+@click.option(
+    "--tenant", type=Tenant(), default="default", show_default=True, help="Whose rows they become."
+)
 @click.option("--alias", help="What request_model becomes; else what the row says.")
 @click.option("--task", help="What task becomes; else what the row says.")
 @click.option(
@@ -74,7 +76,7 @@ def import_log(  # noqa: PLR0913 - its options
 @click.option("--alias", help="Only rows of this model name.")
 @click.option("--since", help="Only rows from then on: 2026-11-20T14:00:00Z, or 7d ago.")
 @click.option("--until", help="Only rows before then.")
-@click.option("--tenant", default="default", show_default=True, help="Whose rows.")
+@click.option("--tenant", type=Tenant(), default="default", show_default=True, help="Whose rows.")
 @click.option("--answers", is_flag=True, help="sft: what was answered, where nothing better is.")
 def export_log(  # noqa: PLR0913 - its options
     config_path: Path,
@@ -116,7 +118,7 @@ def export_log(  # noqa: PLR0913 - its options
 @click.option("--user", help="An end user, as requests named them in `user`.")
 @click.option("--subject", "subject_id", help="The same, as the log's subject_id names them.")
 @click.option("--invocation", "invocation_id", help="A single call, by the id of its answer.")
-@click.option("--tenant", default="default", show_default=True, help="Whose rows.")
+@click.option("--tenant", type=Tenant(), default="default", show_default=True, help="Whose rows.")
 @click.option("--reason", help="Kept with the erasure.")
 @click.option("--now", "remove_now", is_flag=True, help="Remove it from every file at once, too.")
 @json_option

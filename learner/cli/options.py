@@ -4,6 +4,22 @@ from pathlib import Path
 
 import click
 
+
+class Tenant(click.ParamType[str]):
+    """A name that a key can have: what is said of another's rows would be of nobody's."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuses any other with exit code 2."""
+        from gateway.keys import tenant_named
+
+        try:
+            return tenant_named(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 config_option = click.option(
     "--config",
     "config_path",

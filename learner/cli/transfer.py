@@ -237,10 +237,17 @@ def selection_of(
 ) -> Selection:
     """The rows that a filter in JSON and the options both mean. Raises ImportFailed."""
     try:
-        filters = [Filter.model_validate_json(where or "{}"), Filter.model_validate(options)]
+        asked = Filter.model_validate_json(where or "{}")
     except ValidationError as error:
         raise ImportFailed(f"--where: {explain(error, Filter)}") from error
-    return Selection(tenant, Condition.all([one.sql(now) for one in filters]))
+    try:
+        also = Filter.model_validate(options)
+    except ValidationError as error:
+        told = explain(error, Filter)
+        for field, option in (("time.after", "--since"), ("time.before", "--until")):
+            told = told.replace(field, option)
+        raise ImportFailed(told) from error
+    return Selection(tenant, Condition.all([one.sql(now) for one in (asked, also)]))
 
 
 @contextmanager

@@ -159,3 +159,28 @@ def test_through_a_running_learner_the_same_rows_come_out(store: Store) -> None:
 
     assert len(direct) == 3
     assert through == direct
+
+
+@pytest.mark.parametrize("command", ["import", "export", "forget", "tail"])
+@pytest.mark.parametrize("tenant", ["", "a b", "m\u00fcller", "a\nb"])
+def test_a_tenant_that_no_key_can_have_is_refused(home: Path, command: str, tenant: str) -> None:
+    sft(home / "rows.jsonl")
+    arguments = {
+        "import": ("import", "openai", str(home / "rows.jsonl"), "--alias", "helpdesk"),
+        "export": ("export", "sft", "-o", "-"),
+        "forget": ("forget", "--user", "bob"),
+        "tail": ("tail",),
+    }
+
+    refused = ratchet(home, *arguments[command], "--tenant", tenant)
+
+    assert refused.exit_code == 2
+    assert "a tenant's name is 1 to 128 letters" in refused.stderr
+
+
+def test_what_is_wrong_with_a_selection_is_said_of_its_option(home: Path) -> None:
+    since = ratchet(home, "export", "sft", "-o", "-", "--since", "yesterday")
+    where = ratchet(home, "export", "sft", "-o", "-", "--where", "{")
+
+    assert since.stderr.startswith("ratchet: --since: must be a time")
+    assert where.stderr.startswith("ratchet: --where: Invalid JSON")
