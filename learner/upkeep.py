@@ -13,10 +13,11 @@ from pathlib import Path
 from gateway.errors import StoreError
 from gateway.log.blank import blank
 from gateway.log.cipher import Cipher
-from gateway.log.erasure import DELETED, Erased, apply, since
+from gateway.log.erasure import DELETED, Erased, apply
 from gateway.log.ingest import Ingester
 from gateway.log.retention import EXPIRY, clear_quarantine, expire
 from gateway.log.store import Store
+from gateway.log.unfinished import unfinished
 from learner.dataset.rebuild import concerned, rebuild
 from learner.jobs import TurnStore
 from learner.settings import RetentionSection
@@ -122,10 +123,9 @@ class Upkeep:
 
     def _repeat(self) -> None:
         """Erase again what was erased lately: another host's ingester may not have known yet."""
-        lately = since(self._store, self._now() - REPEAT_FOR)
-        if lately:
+        for erasure in unfinished(self._store, self._now() - REPEAT_FOR):
             with self._store.transaction() as transaction:
-                apply(transaction, lately, self._now())
+                apply(transaction, [erasure], self._now())
 
     def _rebuild(self, pending: set[str], at: datetime) -> set[str]:
         """Rebuild the snapshots; the erasures that have to wait for a running turn."""

@@ -54,6 +54,8 @@ _FORGET = (
 BARE = "* REPLACE (NULL AS request, NULL AS response, false AS stored, false AS train_ok)"
 WHOLE = "(request IS NOT NULL OR response IS NOT NULL OR stored OR train_ok)"
 
+SPOKEN = "(explanation IS NOT NULL OR value IS NOT NULL)"
+
 
 @dataclass(slots=True)
 class Erased:
@@ -132,7 +134,7 @@ class Erased:
         if found:
             transaction.insert("erased", pa.Table.from_pylist(list(found.values()), _ERASED))
             # The spool's files hold these: the erasure is not removed any more.
-            for name, n in Counter(one["erasure_id"] for one in found.values()).items():
+            for name, n in Counter(str(one["erasure_id"]) for one in found.values()).items():
                 _done(transaction, name, at, n, 0)
         if late:
             for statement in _FORGET:
@@ -150,10 +152,9 @@ class Erased:
             self._bare[key] = max(at, self._bare.get(key, _NEVER))
 
 
-def since(store: Store, moment: datetime) -> list[Erasure]:
-    """The erasures asked for since then, as the log has them."""
-    rows = store.rows(f"{_ERASURES} WHERE ts >= ?", [_naive(moment)])
-    return [_erasure(row) for row in rows]
+def those(store: Store, which: str, values: Sequence[Any]) -> list[Erasure]:
+    """The erasures that meet a condition."""
+    return [_erasure(row) for row in store.rows(f"{_ERASURES} WHERE {which}", values)]
 
 
 def apply(transaction: Transaction, erasures: Sequence[Erasure], at: datetime) -> None:
@@ -234,8 +235,8 @@ def _strip(transaction: Transaction, erasure: Erasure, which: str, values: list[
     Never by UPDATE: that rewrites whole row groups of bodies.
     """
     replace(transaction, "invocations", BARE, f"{which} AND {WHOLE}", values)
-    about = f"{_ABOUT} AND (explanation IS NOT NULL OR value IS NOT NULL)"
-    of = [erasure.tenant, str(erasure.id)]
+    about = f"{_ABOUT} AND ts <= ? AND {SPOKEN}"
+    of = [erasure.tenant, str(erasure.id), _naive(erasure.ts)]
     said = _count(transaction, f"feedback WHERE {about}", of)
     replace(transaction, "feedback", "* REPLACE (NULL AS explanation, NULL AS value)", about, of)
     return said

@@ -17,7 +17,7 @@ from gateway.log.cipher import KEY, Cipher, Keyring
 from gateway.log.done import kept
 from gateway.log.filter import Filter
 from gateway.log.ingest import Ingester
-from gateway.log.record import Feedback, Invocation, decode, encode, new_id
+from gateway.log.record import Erasure, Feedback, Invocation, decode, encode, new_id
 from gateway.log.spool import SpoolWriter
 from gateway.log.store import Store
 from gateway.log.subject import SubjectKey
@@ -403,6 +403,31 @@ def test_a_row_that_another_host_let_in_late_goes_at_the_next_tick(house: House)
     assert house.calls() == {str(other.id)}
     assert (ticked["invocations"], ticked["status"]) == (1, "deleted")
     assert removed["status"] == "removed"
+
+
+def test_feedback_that_another_host_let_in_late_goes_and_what_was_said_later_stays(
+    house: House,
+) -> None:
+    gone, bare = house.secret(), invocation(request=body(MARKER))
+    for record in (gone, bare):
+        house.writer.append(record)
+    house.ingest()
+    house.erasures.ask(Whom(invocation_id=gone.id), tenant="default")
+    house.writer.append(
+        Erasure(id=new_id(), ts=LATER, tenant="default", invocation_id=bare.id, scope="bodies")
+    )
+    house.ingest()
+    early, later = (
+        msgspec.structs.replace(demonstration(bare.id, order=order), ts=LATER + timedelta(hours=n))
+        for order, n in ((MARKER, -1), ("7", 1))
+    )
+    said = [rows.feedback(one, LATER) for one in (demonstration(gone.id, order="8"), early, later)]
+    house.store.append({"feedback": rows.table(said, rows.FEEDBACK)}, [], LATER)
+
+    house.upkeep.tick()
+
+    left = house.store.rows("SELECT id::VARCHAR AS id, value IS NULL AS bare FROM feedback")
+    assert {row["id"]: row["bare"] for row in left} == {str(early.id): True, str(later.id): False}
 
 
 def test_a_snapshot_that_cannot_be_read_holds_up_nothing_else(house: House) -> None:
