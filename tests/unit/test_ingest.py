@@ -498,6 +498,28 @@ def test_an_offset_is_forgotten_after_a_month_unless_its_segment_is_here(
     assert set(store.offsets()) == {segment.name, "recent"}
 
 
+def test_of_a_segment_only_the_last_offset_stays(store: Store, spool: Path) -> None:
+    writer = SpoolWriter(spool, "w0")
+    ingest = ingester(store, spool)
+    for _ in range(3):
+        writer.append(invocation())
+        ingest.run_once()
+    offsets = store.offsets()
+
+    ingest.prune()
+    writer.append(invocation())
+    writer.close()
+    drain(ingest)
+    ingest.prune()
+
+    upto = writer.segment.name, max(store.offsets().values())
+    assert offsets[writer.segment.name] < upto[1]
+    assert store.rows("SELECT segment, upto FROM spool_segments") == [
+        {"segment": upto[0], "upto": upto[1]}
+    ]
+    assert count(store) == 4
+
+
 def test_what_a_writer_left_that_died_at_birth_is_removed(store: Store, spool: Path) -> None:
     unborn = spool / f"w0-{uuid4()}.new"
     unborn.touch()
