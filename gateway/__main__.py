@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 
 import uvicorn
 from fastapi import FastAPI
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from gateway.app import create_app
 from gateway.errors import KeyUnavailable
@@ -19,10 +21,15 @@ from gateway.settings import GatewaySettings
 def main() -> None:
     """Serve until SIGTERM, then finish what runs."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    settings = GatewaySettings()
     try:
+        settings = GatewaySettings()
         app = _app(settings)
-    except KeyUnavailable as error:
+    except ValidationError as error:
+        problem = error.errors()[0]
+        setting, *inside = map(str, problem["loc"])
+        where = ".".join([f"GATEWAY_{setting.upper()}", *inside])
+        sys.exit(f"the gateway cannot start: {where}: {problem['msg']}")
+    except (KeyUnavailable, SettingsError) as error:
         sys.exit(f"the gateway cannot start: {error}")
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

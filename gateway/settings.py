@@ -1,7 +1,7 @@
 """Everything an operator can change about one gateway worker."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -42,7 +42,7 @@ class GatewaySettings(BaseSettings):
     host: str = "127.0.0.1"
     """Address to listen on."""
 
-    port: PositiveInt = 8000
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
     """Port to listen on; all workers of a machine share it."""
 
     database: str = "sqlite:///data/state.db"

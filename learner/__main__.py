@@ -17,7 +17,7 @@ from pathlib import Path
 import uvicorn
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from gateway.errors import KeyUnavailable, StoreError
+from gateway.errors import KeyUnavailable, SpoolError, StoreError
 from learner.api.app import create_app
 from learner.api.owner import Owner
 from learner.cycle import Cycle, Places
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True)
     try:
         asyncio.run(serve(load(parser.parse_args().config)))
-    except (ConfigError, KeyUnavailable, StoreError) as error:
+    except (ConfigError, KeyUnavailable, SpoolError, StoreError) as error:
         sys.exit(str(error))
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from gateway.errors import StoreLocked
+from gateway.errors import StoreError, StoreLocked
 from gateway.log.cipher import Keyring
 from gateway.log.ingest import Ingester
 from gateway.log.spool import Durability, SpoolWriter
@@ -23,7 +23,11 @@ from serving.registry import Registry
 
 def open_log(config: RatchetConfig) -> Store:
     """Own the log. Raises StoreLocked while another process does, KeyUnavailable, StoreError."""
-    return Store(config.log_url, lake=config.lake, keys=Keyring.from_environment(os.environ))
+    keys = Keyring.from_environment(os.environ)
+    try:
+        return Store(config.log_url, lake=config.lake, keys=keys)
+    except OSError as error:
+        raise StoreError(f"the log cannot be opened: {error}") from error
 
 
 @contextmanager

@@ -334,7 +334,7 @@ def load(path: Path) -> RatchetConfig:
         raise ConfigError(
             f"{path}: {error.strerror}; write one or name another with --config"
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     try:
         config = RatchetConfig.model_validate(content)

@@ -234,6 +234,31 @@ def test_a_key_that_is_none_ends_the_worker_with_one_line(tmp_path: Path) -> Non
     assert line.startswith("the gateway cannot start: the encryption key must be 32 bytes")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("DURABILITY", "fast", "GATEWAY_DURABILITY: Input should be 'none', 'interval' or 'group'"),
+        ("METRICS", '{"good": {"type": "bool"}}', "GATEWAY_METRICS.good.type: Input should be"),
+        ("METRICS", "good", 'error parsing value for field "metrics"'),
+        ("PORT", "80000", "GATEWAY_PORT: Input should be less than or equal to 65535"),
+    ],
+)
+def test_a_setting_that_is_none_ends_the_worker_with_one_line(
+    name: str, value: str, told: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway"],
+        env=os.environ | {f"GATEWAY_{name}": value},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert line.startswith(f"the gateway cannot start: {told}")
+
+
 async def _get(gateway: Gateway, path: str) -> httpx.Response:
     async with httpx.AsyncClient(base_url=gateway.url) as client:
         return await client.get(path)

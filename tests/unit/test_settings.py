@@ -113,3 +113,11 @@ def test_a_mistake_is_one_line_that_says_where(
 def test_a_missing_file_says_how_to_name_another(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--config"):
         load(tmp_path / "none.yaml")
+
+
+def test_a_file_that_is_no_text_is_no_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "ratchet.yaml"
+    path.write_bytes(b"\xff\xfe")
+
+    with pytest.raises(ConfigError, match="not YAML"):
+        load(path)

@@ -184,3 +184,14 @@ def test_what_is_wrong_with_a_selection_is_said_of_its_option(home: Path) -> Non
 
     assert since.stderr.startswith("ratchet: --since: must be a time")
     assert where.stderr.startswith("ratchet: --where: Invalid JSON")
+
+
+def test_a_log_that_cannot_be_there_is_one_line(home: Path) -> None:
+    (home / "file").write_text("")
+    config = (home / "ratchet.yaml").read_text()
+    (home / "ratchet.yaml").write_text(config + "log: {url: ../file/log.duckdb}\n")
+
+    refused = ratchet(home, "sql", "select 1")
+
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("ratchet: the log cannot be opened: ")
