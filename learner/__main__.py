@@ -132,6 +132,7 @@ class _Server(uvicorn.Server):
 async def _answer(app: object, path: Path, ingest: asyncio.Task[None]) -> None:
     """Serve the socket until SIGTERM or Ctrl-C, or until ingest fails: then start over."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.chmod(0o700)  # the socket is open to everybody, and whoever reaches it is trusted
     server = _Server(
         uvicorn.Config(
             app,  # type: ignore[arg-type] # uvicorn's own union of ASGI types

@@ -96,6 +96,13 @@ def test_the_log_is_read_through_the_learner_and_without_it(
     spool.close()
 
 
+def test_nobody_else_reaches_the_socket(folder: Path, learner: LearnerClient) -> None:
+    run = folder / "data" / "run"
+
+    assert learner.health()["trouble"] is None
+    assert run.stat().st_mode & 0o077 == 0
+
+
 def test_big_answers_come_batch_by_batch_and_an_end_too_early_is_noticed(
     learner: LearnerClient, process: "subprocess.Popen[bytes]"
 ) -> None:
