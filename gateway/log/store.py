@@ -126,6 +126,8 @@ class Store:
                 self._engine.compact(cursor)
             with self._state:
                 self._state.wait_for(lambda: not self._sessions, timeout=PATIENCE_S)
+                if self._connection is None:  # closed meanwhile: it may be somebody else's now
+                    raise StoreError(f"{self._engine.name} is closed")
                 self._shut()
                 try:
                     self._engine.swap()

@@ -333,6 +333,23 @@ def test_readers_and_writers_outlive_compaction(path: Path) -> None:
     assert min(seen) >= 2000
 
 
+def test_a_log_that_is_closed_while_it_is_compacted_stays_closed(path: Path) -> None:
+    fill(path, in_file=100, in_wal=0)
+    store = Store(path)
+    batches = store.batches("SELECT id FROM invocations", rows=10)
+    next(batches)
+
+    with ThreadPoolExecutor() as pool:
+        compacting = pool.submit(store.compact)
+        wait([compacting], timeout=0.5)  # it waits for the reader now
+        store.close()
+        with pytest.raises(StoreError):
+            compacting.result()
+
+    with Store(path) as again:
+        assert count(again) == 100
+
+
 def test_somebody_elses_file_is_left_alone(path: Path) -> None:
     path.write_text("a,b\n1,2\n")
 
