@@ -28,12 +28,14 @@ TRAIN = "train"
 HELD_OUT = "held_out"
 
 # A row counts from when both it and its feedback were in the log: either may come first.
-# One whose bodies retention or erasure has taken has nothing left to learn from.
+# One whose bodies retention or erasure has taken has nothing left to learn from, nor has one
+# without a prompt: what was imported may be no chat.
 _DEMONSTRATED = """
 SELECT i.id::VARCHAR AS id, i.request, i.prompt_hash, f.value AS demonstration
 FROM feedback f JOIN invocations i ON f.target_id = i.id AND f.tenant = i.tenant
 WHERE f.name = 'demonstration' AND f.target = 'invocation'
   AND i.request_model = ? AND i.tenant = ? AND i.train_ok AND i.request IS NOT NULL
+  AND i.prompt_hash IS NOT NULL
   AND greatest(f.ingest_ts, i.ingest_ts) <= ? AND {where}
 QUALIFY row_number() OVER (PARTITION BY i.id ORDER BY f.id DESC) = 1
 ORDER BY f.id
@@ -43,7 +45,7 @@ _NEW = """
 SELECT count(DISTINCT f.target_id) AS n
 FROM feedback f JOIN invocations i ON f.target_id = i.id AND f.tenant = i.tenant
 WHERE f.name = 'demonstration' AND f.target = 'invocation'
-  AND i.request_model = ? AND i.tenant = ? AND i.train_ok
+  AND i.request_model = ? AND i.tenant = ? AND i.train_ok AND i.prompt_hash IS NOT NULL
   AND greatest(f.ingest_ts, i.ingest_ts) > ? AND {where}
 """
 

@@ -148,6 +148,17 @@ def test_a_call_whose_bodies_are_gone_is_not_learnt_from(store: Store, tmp_path:
     assert built.train + built.held_out == 100
 
 
+def test_what_was_imported_and_is_no_chat_keeps_nobody_from_learning(
+    store: Store, tmp_path: Path
+) -> None:
+    asked, odd = calls(100), invocation(request=msgspec.Raw(b'{"prompt":"once upon a time"}'))
+    logged(store, [*asked, odd], [demonstration(call.id, order="7") for call in [*asked, odd]])
+
+    built = build(store, tmp_path)
+
+    assert built.train + built.held_out == new(store) == 100
+
+
 def test_a_held_out_file_is_never_trained_on(store: Store, tmp_path: Path) -> None:
     asked = calls(10)
     logged(store, asked, [demonstration(call.id) for call in asked])
