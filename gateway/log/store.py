@@ -254,6 +254,8 @@ class Store:
     def _shut(self) -> None:
         for session in tuple(self._sessions):
             session.end()
+        self._sessions.clear()
+        self._state.notify_all()
         if self._connection is not None:
             self._connection.close()
         self._connection = None
