@@ -1,6 +1,7 @@
 """What the gateway reads of a chat request: the fields that decide. The rest passes untouched."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 
@@ -29,6 +30,14 @@ class ChatRequest(msgspec.Struct, frozen=True):
     safety_identifier: str | None = None
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text} is out of range")
+    return number
+
+
+_everything = json.JSONDecoder(parse_float=_finite)
 _deciding = msgspec.json.Decoder(ChatRequest)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
@@ -41,9 +50,10 @@ _NOT_FOR_ENGINES = ("store", "metadata", "user", "safety_identifier")
 def parse(body: bytes) -> ChatRequest:
     """Check the deciding fields. Raises InvalidRequest, with the field's name if it is one."""
     try:
-        body.decode()
+        text = body.decode()
         request = _deciding.decode(body)
-        json.loads(body)  # as the log will: what it could not read is refused now
+        # As the log will: what it could not read is refused now.
+        _everything.decode(text)
     except msgspec.ValidationError as error:
         raise InvalidRequest(str(error), param=_param(str(error))) from error
     except RecursionError as error:

@@ -1,5 +1,7 @@
 """Stored completions: the calls whose clients asked for ``store``, in OpenAI's shapes."""
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
@@ -171,8 +173,16 @@ def _message(message: Mapping[str, Any], message_id: str) -> dict[str, Any]:
 
 
 def _decoded(body: str | None) -> dict[str, Any]:
-    decoded: Any = msgspec.json.decode(body or b"{}")
+    try:
+        decoded: Any = msgspec.json.decode(body or b"{}")
+    except msgspec.ValidationError:  # a number that no float holds; others can be shown
+        decoded = json.loads(body or "{}", parse_float=_number)
     return decoded if isinstance(decoded, dict) else {}
+
+
+def _number(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 def _name(invocation_id: str) -> str:

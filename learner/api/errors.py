@@ -43,6 +43,12 @@ def install(app: FastAPI) -> None:
     async def _unwell(_: Request, error: Exception) -> JSONResponse:
         return answer(503, str(error), type="server_error", code="log_unavailable")
 
+    @app.exception_handler(Exception)
+    async def _ours_to_mend(_: Request, __: Exception) -> JSONResponse:
+        # Whatever it was is in the log of this process: Starlette raises it again.
+        message = "The log's owner failed at this request; its log says why."
+        return answer(500, message, type="server_error", code="internal_error")
+
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]

@@ -11,9 +11,11 @@ from typing import Any
 import httpx
 import pyarrow as pa
 import pytest
+from fastapi import FastAPI
 
 from gateway.log.ingest import Ingester
 from gateway.log.spool import SpoolWriter
+from learner.api import errors
 from learner.api.app import create_app
 from learner.api.client import ARROW
 from learner.api.owner import Owner
@@ -189,3 +191,19 @@ async def until(happened: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
         while not happened():
             await asyncio.sleep(0.01)
+
+
+async def test_what_nobody_thought_of_is_told_in_the_envelope_too() -> None:
+    app = FastAPI()
+    errors.install(app)
+
+    @app.get("/")
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://learner") as client:
+        failed = await client.get("/")
+
+    assert failed.status_code == 500
+    assert failed.json()["error"]["code"] == "internal_error"

@@ -217,3 +217,15 @@ def test_a_cursor_that_is_none_is_refused_by_its_name(store: Store) -> None:
         own.messages(name(call), Window("nothing"))
 
     assert wrong.value.param == unknown.value.param == "after"
+
+
+def test_a_number_that_no_float_holds_does_not_hide_the_list(store: Store) -> None:
+    request = msgspec.Raw(b'{"messages":[{"role":"user","content":"hi"}],"temperature":1e400}')
+    odd, plain = stored(request=request), stored()
+    logged(store, odd, plain)
+
+    found = Completions(store, TENANT).get(name(odd))
+
+    assert listed(store) == [name(odd), name(plain)]
+    assert found["temperature"] is None
+    assert json.dumps(found, allow_nan=False)

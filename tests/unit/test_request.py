@@ -38,3 +38,9 @@ def test_what_is_beyond_them_is_refused_by_its_name(fields: dict[str, object], p
         parse(body(**fields))
 
     assert refused.value.param == param
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "NaN", "Infinity"])
+def test_a_number_that_no_float_holds_is_refused(number: str) -> None:
+    with pytest.raises(InvalidRequest, match="not valid JSON"):
+        parse(body(temperature=0.5).replace(b"0.5", number.encode()))
