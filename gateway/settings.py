@@ -58,7 +58,7 @@ class GatewaySettings(BaseSettings):
     """What a power cut may take of the spool."""
 
     spool_quota: NonNegativeInt = 10 << 30
-    """The spool takes this many bytes at most."""
+    """What is not in the log yet takes this many bytes at most."""
 
     spool_reserve: NonNegativeInt = 1 << 30
     """Bytes of disk that the spool leaves free."""

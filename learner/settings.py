@@ -186,7 +186,7 @@ class LogSection(_Section):
     """Tasks (or aliases) answered even when the answer cannot be recorded; the log then says how
     many it lacks. All others are refused with 503."""
     spool_quota: Bytes = 10 << 30
-    """The spool takes this much disk at most."""
+    """What is not in the log yet takes this much disk at most."""
     reserve: Bytes = 1 << 30
     """Disk space that spool and log leave free."""
     retention: RetentionSection = RetentionSection()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api.body import as_object, checked
 from gateway.api.models import caller
@@ -30,6 +30,9 @@ Name = Annotated[str, Field(min_length=1, max_length=512)]
 
 class FeedbackIn(BaseModel):
     """TensorZero's shape. ``inference_id`` is an answer's id (``chatcmpl-...``) or request id."""
+
+    # A misspelt `dryrun` would be recorded.
+    model_config = ConfigDict(extra="forbid")
 
     metric_name: Annotated[str, Field(min_length=1, max_length=128)]
     value: Any

@@ -82,6 +82,7 @@ BAD_FEEDBACK: list[tuple[dict[str, object], str | None]] = [
     ({"inference_id": ""}, "inference_id"),
     ({"metric_name": ""}, "metric_name"),
     ({"metric_name": 7}, "metric_name"),
+    ({"dry_run": True}, "dry_run"),
     ({"tags": {"a": 1}}, "tags.a"),
     ({"value": "text"}, "value"),
     ({"metric_name": "demonstration", "value": {"role": "user"}}, "value.role"),
