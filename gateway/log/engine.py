@@ -20,6 +20,9 @@ _CONFIG: _Config = {
     # Each checkpoint writes the last, partial row group anew: with 16 MB that is half the work of
     # ingesting, and a third more file. Reading 64 MB of WAL at a start takes 0.2 s.
     "checkpoint_threshold": "64MB",
+    # A checkpoint would merge small row groups, and write more of them anew the longer the log is:
+    # half the work of ingesting at a million rows. Compaction merges them all.
+    "max_vacuum_tasks": 0,
     "max_temp_directory_size": "8GB",
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,

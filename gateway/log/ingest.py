@@ -5,7 +5,6 @@ import logging
 import shutil
 import threading
 import time
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -24,7 +23,7 @@ from gateway.log.erasure import Erased
 from gateway.log.lines import READ_BYTES, Line, Source
 from gateway.log.record import Incident, new_id
 from gateway.log.refusal import is_refusal, reason
-from gateway.log.segment import SUFFIX, sweep
+from gateway.log.segment import SUFFIX, born, sweep
 from gateway.log.store import Store
 
 logger = logging.getLogger(__name__)
@@ -84,7 +83,6 @@ class Ingester:
         self._cipher = cipher
         self._reserve = reserve
         self._lock = threading.Lock()
-        self._turn = ""
         self._failures = 0
         self._suspect = False
         self._unreadable: str | None = None
@@ -214,12 +212,13 @@ class Ingester:
             self._load()
 
     def _sources(self) -> list[Source]:
-        """What may hold something new; each call begins behind where the last one ended."""
+        """What may hold something new, the oldest first.
+
+        So a backlog enters the log in the order of its ids, as their look-ups want it.
+        """
         names = {path.name: Source(path.name, path) for path in self._spool.glob(f"*{SUFFIX}")}
         replays = {name: Source(name, kept) for name, kept in self._replays.items()}
-        sources = sorted((replays | names).values(), key=lambda source: source.segment)
-        start = bisect_right(sources, self._turn, key=lambda source: source.segment)
-        return sources[start:] + sources[:start]
+        return sorted((replays | names).values(), key=lambda source: born(source.segment))
 
     def _gather(self) -> tuple[list[Line], list[Source]]:
         """The next lines, and the segments of which nothing is left behind them."""
@@ -241,7 +240,6 @@ class Ingester:
                 finished.append(source)
             read = new[-1].end - start if new else 0
             left -= max(read, RETIRING_COSTS) if is_finished else read
-            self._turn = source.segment
             if left < READ_BYTES:
                 break
         return lines, finished

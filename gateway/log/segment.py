@@ -12,6 +12,7 @@ from gateway.log.record import new_id
 SUFFIX = ".jsonl"
 _UNBORN = ".new"
 _STALE_S = 60.0
+_UUID_LENGTH = 36
 
 
 class Segment:
@@ -99,3 +100,8 @@ def sweep(directory: Path) -> None:
                 unborn.unlink()
         except FileNotFoundError:  # another worker swept it
             continue
+
+
+def born(name: str) -> str:
+    """What segments sort by as they were begun, whoever the writer: the UUIDv7 in the name."""
+    return name.removesuffix(SUFFIX)[-_UUID_LENGTH:]

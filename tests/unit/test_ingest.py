@@ -655,22 +655,23 @@ def test_a_line_without_an_end_is_set_aside_piece_by_piece(
     assert f"{segment.name}@0" in pieces
 
 
-def test_many_segments_take_turns(
+def test_a_backlog_is_taken_in_from_the_oldest_segment_on(
     store: Store, spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.log.lines.READ_BYTES", 600)
     monkeypatch.setattr(ingest, "READ_BYTES", 600)
-    monkeypatch.setattr(ingest, "PASS_BYTES", 1200)
-    segments = [dead(spool, *(invocation() for _ in range(5)), name=f"w{n}") for n in range(6)]
-    taker = ingester(store, spool)
+    monkeypatch.setattr(ingest, "PASS_BYTES", 600)
+    calls = [invocation() for _ in range(6)]
+    for worker, of in (("b", calls[:3]), ("a", calls[3:])):
+        writer = SpoolWriter(spool, worker)
+        for call in of:
+            writer.append(call)
+        writer.close()
 
-    for _ in range(3):
-        taker.run_once()
-    visited = set(store.offsets())
-    drain(taker)
+    drain(ingester(store, spool))
 
-    assert visited == {segment.name for segment in segments}
-    assert count(store) == 30
+    rows = store.rows("SELECT id::VARCHAR AS id FROM invocations ORDER BY rowid")
+    assert [row["id"] for row in rows] == [str(call.id) for call in calls]
 
 
 def test_segments_that_only_have_to_be_retired_are_work_left(
