@@ -13,7 +13,8 @@ from learner.launch.job import (
     SftHyperparameters,
     SftJob,
 )
-from learner.settings import EngineSection, PolicySection, RatchetConfig
+from learner.sections import EngineSection, PolicySection
+from learner.settings import RatchetConfig
 from serving.launch import EngineSpec
 
 WARM_START = 0.055

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from learner.jobs import Turn, TurnState
-from learner.settings import WhenSection
+from learner.sections import WhenSection
 
 RETRY_AFTER_FAILURE = timedelta(minutes=15)
 """A failed turn is tried again, but not in a hot loop."""

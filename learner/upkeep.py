@@ -20,7 +20,7 @@ from gateway.log.store import Store
 from gateway.log.unfinished import unfinished
 from learner.dataset.rebuild import concerned, rebuild
 from learner.jobs import TurnStore
-from learner.settings import RetentionSection
+from learner.sections import RetentionSection
 
 logger = logging.getLogger(__name__)
 

@@ -212,10 +212,7 @@ class Ingester:
             self._load()
 
     def _sources(self) -> list[Source]:
-        """What may hold something new, the oldest first.
-
-        So a backlog enters the log in the order of its ids, as their look-ups want it.
-        """
+        """What may hold something new, oldest first: look-ups want ids to enter in their order."""
         names = {path.name: Source(path.name, path) for path in self._spool.glob(f"*{SUFFIX}")}
         replays = {name: Source(name, kept) for name, kept in self._replays.items()}
         return sorted((replays | names).values(), key=lambda source: born(source.segment))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from learner.evaluation.compare import Comparison
-from learner.settings import GateSection
+from learner.sections import GateSection
 
 
 class Decision(StrEnum):

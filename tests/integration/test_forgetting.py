@@ -26,7 +26,7 @@ from learner.dataset.build import Built, build, record_lineage
 from learner.dataset.snapshot import read
 from learner.erasure import Erasures, Whom
 from learner.jobs import Phase, Turn, TurnState, TurnStore
-from learner.settings import RetentionSection
+from learner.sections import RetentionSection
 from learner.upkeep import Upkeep
 from serving.artifact import Artifact
 from serving.database import open_database

@@ -4,7 +4,7 @@ import pytest
 from learner.errors import EvaluationError
 from learner.evaluation.compare import compare
 from learner.evaluation.gate import Decision, judge
-from learner.settings import GateSection
+from learner.sections import GateSection
 
 GATE = GateSection(min_gain=0.02, alpha=0.05)
 

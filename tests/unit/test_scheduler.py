@@ -2,7 +2,7 @@ from datetime import timedelta
 
 from learner.jobs import Phase, Turn, TurnState
 from learner.scheduler import RETRY_AFTER_FAILURE, due
-from learner.settings import WhenSection
+from learner.sections import WhenSection
 from tests.factories import NOW
 
 HOUR = timedelta(hours=1)
