@@ -124,14 +124,14 @@ class Salvage:
         return True
 
     def _ids(self, table: str, start: int, stop: int) -> str:
-        """The range of the rows' ids, as a condition."""
+        """The range of the rows' ids, as a condition; deleted rows have none."""
         if table not in _NESTED:
             return ""
         [(least, most)] = self.connection.execute(
             f"SELECT min(id), max(id) FROM damaged.{table} WHERE rowid >= ? AND rowid < ?",  # noqa: S608
             [start, stop],
         ).fetchall()
-        return "" if least is None else f"AND id BETWEEN '{least}'::UUID AND '{most}'::UUID"
+        return "AND false" if least is None else f"AND id BETWEEN '{least}'::UUID AND '{most}'::UUID"
 
     def _name(self, table: str, start: int, stop: int, fate: str) -> None:
         try:
