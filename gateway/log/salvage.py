@@ -131,7 +131,9 @@ class Salvage:
             f"SELECT min(id), max(id) FROM damaged.{table} WHERE rowid >= ? AND rowid < ?",  # noqa: S608
             [start, stop],
         ).fetchall()
-        return "AND false" if least is None else f"AND id BETWEEN '{least}'::UUID AND '{most}'::UUID"
+        return (
+            "AND false" if least is None else f"AND id BETWEEN '{least}'::UUID AND '{most}'::UUID"
+        )
 
     def _name(self, table: str, start: int, stop: int, fate: str) -> None:
         try:
