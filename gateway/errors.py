@@ -3,10 +3,18 @@
 GatewayError                 carries the HTTP status and OpenAI's error fields
 ├── InvalidRequest      400  the body is not what the endpoint takes
 ├── Unauthorized        401  no key, or one we do not know
+├── Forbidden           403  the key may not do this
 ├── ModelNotFound       404  no alias of that name
 ├── NotFound            404  the log holds no such thing of this tenant
+├── TooSlow             408  the request did not arrive in time
+├── Conflict            409  not with what is there already
 ├── TooLarge            413  the body is over the limit
+├── GuardBlocked        400  a guard refused the request or its answer
+├── RateLimited         429  too much in too short a time, or at once
+├── BudgetSpent         429  the key's budget is used up
+├── Overloaded          503  the gateway is at capacity, or the tenant over its share
 ├── Unavailable         503  no engine can answer for this model right now
+├── TimedOut            504  the engine took longer than it may
 ├── RecordFailed        503  the answer could not be logged, so it is not given
 └── LogUnavailable      503  the process that owns the log does not answer
 SpoolError                   the spool could not take a record
@@ -29,10 +37,14 @@ class GatewayError(Exception):
     type = "server_error"
     code: str | None = None
 
-    def __init__(self, message: str, *, param: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_s: float | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
+        self.retry_after_s = retry_after_s
+        """When to come back; it goes out as ``Retry-After``, in whole seconds, rounded up."""
 
 
 class InvalidRequest(GatewayError):
@@ -48,6 +60,14 @@ class Unauthorized(GatewayError):
     status = 401
     type = "invalid_request_error"
     code = "invalid_api_key"
+
+
+class Forbidden(GatewayError):
+    """The key is known and may not do this: its scopes or its models do not cover it."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "insufficient_permissions"
 
 
 class ModelNotFound(GatewayError):
@@ -72,6 +92,62 @@ class TooLarge(GatewayError):
     status = 413
     type = "invalid_request_error"
     code = "request_too_large"
+
+
+class TooSlow(GatewayError):
+    """The request did not arrive in time."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+
+
+class Conflict(GatewayError):
+    """What is asked for does not go with what is there already."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "conflict"
+
+
+class GuardBlocked(GatewayError):
+    """A guard refused the request, or the answer to it."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "content_filter"
+
+
+class RateLimited(GatewayError):
+    """Too many requests or tokens in a window, or too many requests at once."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class BudgetSpent(GatewayError):
+    """The key's budget of money or tokens is used up."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+
+class Overloaded(GatewayError):
+    """The gateway is at capacity, or the tenant over its share of it. The client should retry."""
+
+    status = 503
+    type = "server_error"
+    code = "overloaded"
+
+
+class TimedOut(GatewayError):
+    """The engine took longer than it may."""
+
+    status = 504
+    type = "server_error"
+    code = "engine_timeout"
 
 
 class Unavailable(GatewayError):

@@ -5,6 +5,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from sqlalchemy import Column, MetaData, String, Table, insert, select, update
 from sqlalchemy.engine import Engine
@@ -27,13 +28,63 @@ api_keys = Table(
 )
 
 
+class Scope(StrEnum):
+    """What a key opens."""
+
+    INFERENCE = "inference"  # calls to models, feedback, reading one's own stored completions
+    TRAIN = "train"  # what starts training: files, jobs, evaluations
+    ADMIN = "admin"  # the tenant's keys, its usage, its erasures
+
+
+class Window(StrEnum):
+    """How long a budget lasts before it begins anew, in calendar units of UTC."""
+
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+    TOTAL = "total"  # never begins anew
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How fast a key may go; None: as fast as it can."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    """Prompt and completion together."""
+    concurrency: int | None = None
+    """Requests under way at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a key may use up in one window."""
+
+    window: Window
+    tokens: int | None = None
+    money: float | None = None
+    """In the currency of the configured prices."""
+
+
+EVERYTHING = frozenset(Scope)
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Who is calling. The secret itself is nowhere in our keeping."""
+    """Who is calling, and what it may. The secret itself is nowhere in our keeping."""
 
     id: str
     name: str
     tenant: str
+    scopes: frozenset[Scope] = EVERYTHING
+    models: frozenset[str] | None = None
+    """The names it may put in ``model``; None: any."""
+    train: bool = True
+    """Whether its calls may be learnt from."""
+    limits: Limits = Limits()
+    budgets: tuple[Budget, ...] = ()
+    expires_at: datetime | None = None
 
 
 def hashed(secret: str) -> str:

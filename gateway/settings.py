@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveIn
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gateway.log.spool import Durability
+from gateway.model import ModelOptions
 
 COMMENT = "comment"
 DEMONSTRATION = "demonstration"
@@ -30,6 +31,24 @@ class Capture(BaseModel, frozen=True, extra="forbid"):
 
     token_ids: bool = False
     logprobs: bool = False
+
+
+class Cors(BaseModel, frozen=True, extra="forbid"):
+    """Which browsers' pages may call the gateway."""
+
+    origins: tuple[str, ...] = ()
+    """``https://app.example.com``, or ``*``; none when empty."""
+
+
+class Telemetry(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """What is told of calls to OpenTelemetry; Prometheus' /metrics is always there."""
+
+    endpoint: str | None = None
+    """OTLP over HTTP, ``http://collector:4318``; nothing is exported where left out."""
+    sample: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """The share of calls whose span is exported when the caller's own trace does not decide."""
+    content: bool = False
+    """Whether spans hold what was said. It leaves the machine then."""
 
 
 class GatewaySettings(BaseSettings):
@@ -78,6 +97,26 @@ class GatewaySettings(BaseSettings):
     capture: dict[str, Capture] = Field(default_factory=dict)
     """What else the log keeps of an alias' answers."""
 
+    models: dict[str, ModelOptions] = Field(default_factory=dict)
+    """What is special about a model name; most need nothing."""
+
+    cost_map: Path | None = None
+    """Prices by model in LiteLLM's JSON format, for models without a price of their own."""
+
+    limits: str = "data/run/limits"
+    """Where keys' use is counted: a file that all workers of a machine share, or redis://HOST:PORT
+    (Redis or Valkey) for several machines."""
+
+    capacity: PositiveInt = 512
+    """Calls that this worker has under way at once; beyond it, 503."""
+
+    cors: Cors = Cors()
+
+    telemetry: Telemetry = Telemetry()
+
+    run: Path = Path("data/run")
+    """Where workers tell each other their counters."""
+
     poll_s: PositiveFloat = 0.02
     """How often to look for a change of state: how late an alias can flip."""
 
@@ -92,6 +131,15 @@ class GatewaySettings(BaseSettings):
 
     max_body_bytes: PositiveInt = 8 << 20
     """The largest request body taken."""
+
+    header_timeout_s: PositiveFloat = 10.0
+    """How long a request's headers may take to arrive."""
+
+    body_timeout_s: PositiveFloat = 60.0
+    """How long its body may take after them."""
+
+    idle_timeout_s: PositiveFloat = 75.0
+    """How long a connection may wait for its next request."""
 
     drain_s: PositiveInt = 30
     """How long running answers may take to finish after SIGTERM."""

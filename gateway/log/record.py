@@ -28,6 +28,19 @@ def new_id() -> UUID:
     return UUID(int=milliseconds << 80 | 0x7000 << 64 | fraction << 64 | 0b10 << 62 | random)
 
 
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one guard said of a request or of its answer."""
+
+    guard: str
+    stage: str
+    """``before`` the engine was asked, or ``after`` it answered."""
+    action: str
+    """``allow``, ``block``, ``redact``, ``flag``, or ``error`` when the guard itself failed."""
+    reason: str | None = None
+    score: float | None = None
+    """In [0, 1], if the guard gave one: usable as a reward."""
+
+
 class Invocation(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="k", tag="invocation"
 ):
@@ -45,6 +58,7 @@ class Invocation(
     task: str
     episode_id: UUID
     request_model: str
+    key_id: str | None = None
     operation_name: str = "chat"
     provider_name: str = "vllm"
     origin: str = GATEWAY
@@ -65,6 +79,7 @@ class Invocation(
     train_ok: bool = True
     stored: bool = False
     tags: dict[str, str] | None = None
+    verdicts: list[Verdict] | None = None
     request: msgspec.Raw = msgspec.Raw(b"null")
     response: msgspec.Raw = msgspec.Raw(b"null")
     sse: str | None = None
