@@ -43,14 +43,14 @@ class Segment:
             raise
         return cls(path, fd)
 
-    def write(self, line: bytes) -> None:
-        """Append the line with one ``write()``. Raises OSError; then nothing of it is kept.
+    def write(self, lines: bytes | bytearray) -> None:
+        """Append whole lines with one ``write()``. Raises OSError; then nothing of it is kept.
 
-        Should the start of a line that did not fit stay, because truncating was refused too,
+        Should the start of what did not fit stay, because truncating was refused too,
         the segment is ``torn``: it must be let go of, for that to be its last line.
         """
-        written = os.write(self._fd, line)
-        if written != len(line):
+        written = os.write(self._fd, lines)
+        if written != len(lines):
             # A filling disk shortens a write before it refuses one.
             self.torn = True
             os.ftruncate(self._fd, self.size)

@@ -1,7 +1,7 @@
 """The spool: what the gateway has acknowledged, on disk, before DuckDB sees it.
 
-Each worker appends JSON lines to a segment of its own, with one ``write()`` a record, and
-holds a lock on it for as long as it writes there. A ``write()`` that returned survives
+Each worker appends JSON lines to a segment of its own, each with one ``write()`` or together
+with others, and holds a lock on it for as long as it writes there. A ``write()`` that returned survives
 ``kill -9``.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from gateway.errors import SpoolError
 from gateway.log.cipher import Cipher
 from gateway.log.commit import GroupCommit
-from gateway.log.record import Incident, Record, encode, new_id
+from gateway.log.record import Incident, Record, encode, encode_lines, new_id
 from gateway.log.segment import SUFFIX, Segment, sealed, sweep
 from gateway.log.space import Space
 
@@ -90,18 +90,18 @@ class SpoolWriter:
         self._thread = threading.Thread(target=self._tend, name="spool", daemon=True)
         self._thread.start()
 
-    def append(self, record: Record) -> None:
-        """Write one record. On return it survives the process; on SpoolError nothing is written.
+    def append(self, *records: Record) -> None:
+        """Write records. On return they survive the process; on SpoolError none is written.
 
         It never waits for the disk. Once the trouble has passed it works again.
         """
-        line = encode(record, self._cipher)
+        lines = encode_lines(records, self._cipher)
         with self._lock:
             if self._closed:
                 raise SpoolError(f"the spool {self._directory} is closed: the process is ending")
             if self._dropped:
-                self._own_up(len(line))
-            self._write(line)
+                self._own_up(len(lines))
+            self._write(lines)
         if self._durability is Durability.GROUP and not self._wake.is_set():
             self._wake.set()
 
@@ -141,7 +141,7 @@ class SpoolWriter:
             self._write(encode(incident, self._cipher), further)
             del self._dropped[reason]
 
-    def _write(self, line: bytes, further: int = 0) -> None:
+    def _write(self, line: bytes | bytearray, further: int = 0) -> None:
         """Raises SpoolError; then nothing is written."""
         current = self._current
         if current is not None and current.size and current.size + len(line) > SEGMENT_BYTES:
