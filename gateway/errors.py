@@ -4,6 +4,7 @@ GatewayError                 carries the HTTP status and OpenAI's error fields
 ├── InvalidRequest      400  the body is not what the endpoint takes
 ├── Unauthorized        401  no key, or one we do not know
 ├── Forbidden           403  the key may not do this
+│   └── ModelForbidden  403  the key may not use this model
 ├── ModelNotFound       404  no alias of that name
 ├── NotFound            404  the log holds no such thing of this tenant
 ├── TooSlow             408  the request did not arrive in time
@@ -68,6 +69,12 @@ class Forbidden(GatewayError):
     status = 403
     type = "invalid_request_error"
     code = "insufficient_permissions"
+
+
+class ModelForbidden(Forbidden):
+    """The key may not use this model. OpenAI says it with this code."""
+
+    code = "model_not_found"
 
 
 class ModelNotFound(GatewayError):

@@ -10,8 +10,7 @@ from typing import Self
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.errors import Unauthorized
-from gateway.keys import Key, KeyStore, hashed
+from gateway.keys import Key, KeyBook, KeyStore
 from serving.database import open_database
 from serving.registry import Registry, RoutingSnapshot
 
@@ -28,7 +27,7 @@ class State:
         self._version = -1
         self._refreshed = 0.0
         self.snapshot: RoutingSnapshot
-        self._keys: Mapping[str, Key]
+        self._book: KeyBook
         self.refresh()
 
     @classmethod
@@ -36,23 +35,15 @@ class State:
         """Connect to the database at ``url``."""
         return cls(Registry.open(url), KeyStore(open_database(url)), now=now)
 
-    def key(self, authorization: str | None) -> Key:
-        """Who sent this ``Authorization`` header. Raises Unauthorized."""
-        scheme, _, secret = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not secret.strip():
-            raise Unauthorized(
-                "You didn't provide an API key. Send it as `Authorization: Bearer YOUR_KEY`."
-            )
-        key = self._keys.get(hashed(secret.strip()))
-        if key is None:
-            raise Unauthorized("Incorrect API key provided. `ratchet keys create` makes one.")
-        return key
+    def key(self, headers: Mapping[bytes, bytes]) -> Key:
+        """Who sent these headers, named in lower case. Raises Unauthorized. Costs two look-ups."""
+        return self._book.key(headers)
 
     def refresh(self) -> None:
         """Read everything anew."""
         self._version = self._registry.data_version()
         self.snapshot = self._registry.snapshot(now=self._now())
-        self._keys = self._key_store.active()
+        self._book = KeyBook(self._key_store.active(), now=self._now)
         self._refreshed = time.monotonic()
 
     async def follow(self, *, poll_s: float, refresh_s: float) -> None:

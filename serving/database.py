@@ -62,11 +62,19 @@ def open_database(url: str) -> Engine:
 
 
 def create_tables(engine: Engine, metadata: sa.MetaData) -> None:
-    """Create what is missing of ``metadata``; safe when several processes start at once."""
+    """Create what is missing of ``metadata``; safe when several processes start at once.
+
+    Tables of an earlier release get the columns and indexes that they lack. A column added later
+    is nullable or has a server default, so that the rows, and writers, of before still fit.
+    """
     with write(engine) as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_TABLES_LOCK)))
+        known = set(sa.inspect(connection).get_table_names())
         metadata.create_all(connection)
+        for table in metadata.sorted_tables:
+            if table.name in known:
+                _complete(connection, table)
 
 
 @contextmanager
@@ -84,6 +92,17 @@ def write(engine: Engine) -> Iterator[Connection]:
     """
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
         yield connection
+
+
+def _complete(connection: Connection, table: sa.Table) -> None:
+    there = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+    quoted = connection.dialect.identifier_preparer.format_table(table)
+    for column in table.columns:
+        if column.name not in there:
+            what = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {quoted} ADD COLUMN {what}")
+    for index in table.indexes:
+        index.create(connection, checkfirst=True)
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

@@ -85,7 +85,7 @@ class ChatCompletions:
         """Check who asks and what, and decide who answers."""
         ts = self._now()
         sent = dict(scope["headers"])
-        key = self._state.key(sent.get(b"authorization", b"").decode("latin-1"))
+        key = self._state.key(sent)
         body = await self._body(receive)
         request = parse(body)
         invocation_id = new_id()

@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api.body import as_object, checked
-from gateway.api.models import caller
+from gateway.api.caller import Caller
 from gateway.api.opinion import Opinion, answer_named, feedback
 from gateway.errors import InvalidRequest
 from gateway.keys import Key
@@ -53,7 +53,7 @@ class PortkeyFeedbackIn(BaseModel):
 
 @router.post("/v1/feedback")
 @router.post("/feedback")
-async def give_feedback(request: Request, key: Annotated[Key, Depends(caller)]) -> dict[str, Any]:
+async def give_feedback(request: Request, key: Caller) -> dict[str, Any]:
     """Take one score, comment, demonstration or preference.
 
     The invocation need not be in the log yet. Feedback on another tenant's is taken and never seen.

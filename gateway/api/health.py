@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 
-from gateway.api.models import state_of
+from gateway.api.caller import state_of
 from gateway.log.spool import SUFFIX
 from gateway.recorder import Recorder
 from gateway.settings import GatewaySettings

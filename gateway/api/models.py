@@ -2,34 +2,18 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Depends
 
+from gateway.api.caller import Caller, state_of
 from gateway.errors import ModelNotFound
-from gateway.keys import Key
 from gateway.state import State
 from serving.registry import Route
 
 router = APIRouter()
 
 
-def state_of(request: Request) -> State:
-    """The worker's state, for endpoints off the hot path."""
-    state: State = request.app.state.gateway
-    return state
-
-
-def caller(
-    state: Annotated[State, Depends(state_of)],
-    authorization: Annotated[str | None, Header()] = None,
-) -> Key:
-    """The key of the request. Raises Unauthorized."""
-    return state.key(authorization)
-
-
 @router.get("/v1/models")
-async def list_models(
-    _: Annotated[Key, Depends(caller)], state: Annotated[State, Depends(state_of)]
-) -> dict[str, Any]:
+async def list_models(_: Caller, state: Annotated[State, Depends(state_of)]) -> dict[str, Any]:
     """Every alias."""
     routes = state.snapshot.routes.values()
     return {"object": "list", "data": [_model(route) for route in routes]}
@@ -37,7 +21,7 @@ async def list_models(
 
 @router.get("/v1/models/{name:path}")
 async def get_model(
-    name: str, _: Annotated[Key, Depends(caller)], state: Annotated[State, Depends(state_of)]
+    name: str, _: Caller, state: Annotated[State, Depends(state_of)]
 ) -> dict[str, Any]:
     """One alias."""
     route = state.snapshot.routes.get(name)
@@ -47,7 +31,7 @@ async def get_model(
 
 
 def _model(route: Route) -> dict[str, Any]:
-    live = route.live
+    live = route.adapter
     return {
         "id": route.alias,
         "object": "model",

@@ -4,17 +4,15 @@ The learner's socket trusts whoever reaches it, so the key is checked here and t
 """
 
 from pathlib import Path
-from typing import Annotated
 from urllib.parse import quote
 
 import aiohttp
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from yarl import URL
 
 from gateway.api.body import whole
-from gateway.api.models import caller
+from gateway.api.caller import Caller
 from gateway.errors import LogUnavailable
-from gateway.keys import Key
 
 router = APIRouter()
 
@@ -58,7 +56,7 @@ class Owner:
 @router.post("/v1/erasures")
 @router.get("/v1/erasures")
 @router.get("/v1/erasures/{erasure_id}")
-async def ask_owner(request: Request, key: Annotated[Key, Depends(caller)]) -> Response:
+async def ask_owner(request: Request, key: Caller) -> Response:
     """The learner's answer for the key's tenant."""
     owner: Owner = request.app.state.owner
     headers = {TENANT: key.tenant}

@@ -5,15 +5,15 @@ import binascii
 import json
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
 from gateway.api.body import as_object, checked
+from gateway.api.caller import state_of
 from gateway.api.feedback import Name, named, take
-from gateway.api.models import state_of
 from gateway.api.opinion import Opinion
 from gateway.errors import InvalidRequest
-from gateway.keys import Key
+from gateway.keys import Key, Scope
 from gateway.state import State
 
 router = APIRouter()
@@ -37,18 +37,21 @@ class ScoreIn(BaseModel):
 
 
 def scorer(
+    request: Request,
     state: Annotated[State, Depends(state_of)],
-    authorization: Annotated[str | None, Header()] = None,
 ) -> Key:
     """The key of the request: as a Bearer, or as Langfuse's secret key, the Basic password."""
-    scheme, _, encoded = (authorization or "").partition(" ")
-    if scheme.lower() == "basic":
+    headers = dict(request.scope["headers"])
+    scheme, _, encoded = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"basic":
         try:
-            pair = base64.b64decode(encoded, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
-            pair = ""
-        authorization = f"Bearer {pair.partition(':')[2]}"
-    return state.key(authorization)
+            pair = base64.b64decode(encoded, validate=True)
+        except binascii.Error:
+            pair = b""
+        headers[b"authorization"] = b"Bearer " + pair.partition(b":")[2]
+    key = state.key(headers)
+    key.require(Scope.INFERENCE)
+    return key
 
 
 @router.post("/api/public/scores")

@@ -2,6 +2,7 @@
 
 from serving.errors import NotResident, StaleStage, UnknownAlias, UnknownVersion
 from serving.registry.adapter import AdapterVersion, Alias, Move, Promotion, served_name
+from serving.registry.clock import start_clock, touch
 from serving.registry.fleet import (
     STALE_AFTER_S,
     EngineReport,
@@ -32,4 +33,6 @@ __all__ = [
     "UnknownAlias",
     "UnknownVersion",
     "served_name",
+    "start_clock",
+    "touch",
 ]

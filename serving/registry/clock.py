@@ -1,20 +1,24 @@
 """The change counter that spares readers from reading."""
 
 import threading
+from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
 
-from serving.database import write
-from serving.registry.tables import routing_clock
+from serving.database import create_tables, write
+from serving.registry.tables import METADATA, routing_clock
 
 _ONLY = 1
 
 
 def start_clock(engine: sa.Engine) -> None:
-    """Make the counter exist."""
-    with write(engine) as connection:
+    """Make the counter exist, and its table; several processes may do so at once."""
+    create_tables(engine, METADATA)
+    # Of several first processes one inserts it.
+    with suppress(IntegrityError), write(engine) as connection:
         if connection.execute(sa.select(routing_clock.c.id)).one_or_none() is None:
             connection.execute(routing_clock.insert().values(id=_ONLY, version=1))
 
