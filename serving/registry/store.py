@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from serving.artifact import Artifact
-from serving.database import create_tables, open_database, read, write
+from serving.database import open_database, read, write
 from serving.errors import NotResident, StaleStage
 from serving.registry import moving, reporting, tables, wanting
 from serving.registry.adapter import AdapterVersion, Alias, Move, Promotion
@@ -34,7 +34,6 @@ class Registry:
     def open(cls, url: str) -> Self:
         """Open ``url``, creating what is missing; several processes may do so at once."""
         engine = open_database(url)
-        create_tables(engine, tables.METADATA)
         start_clock(engine)
         return cls(engine)
 
