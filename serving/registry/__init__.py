@@ -1,15 +1,22 @@
 """Aliases, adapter versions and their stages, and the engines that serve them: the front door."""
 
 from serving.errors import NotResident, StaleStage, UnknownAlias, UnknownVersion
-from serving.registry.adapter import AdapterVersion, Alias, Move, Promotion, served_name
+from serving.registry.adapter import (
+    AdapterVersion,
+    Alias,
+    Move,
+    Promotion,
+    served_name,
+    tuned_name,
+)
 from serving.registry.clock import start_clock, touch
 from serving.registry.fleet import (
     STALE_AFTER_S,
     EngineReport,
     EngineState,
-    LiveAdapter,
     Route,
     RoutingSnapshot,
+    Servable,
 )
 from serving.registry.stage import MOVES, Stage
 from serving.registry.store import Registry
@@ -21,13 +28,13 @@ __all__ = [
     "Alias",
     "EngineReport",
     "EngineState",
-    "LiveAdapter",
     "Move",
     "NotResident",
     "Promotion",
     "Registry",
     "Route",
     "RoutingSnapshot",
+    "Servable",
     "Stage",
     "StaleStage",
     "UnknownAlias",
@@ -35,4 +42,5 @@ __all__ = [
     "served_name",
     "start_clock",
     "touch",
+    "tuned_name",
 ]

@@ -82,3 +82,8 @@ class Move:
 def served_name(alias: str, digest: str) -> str:
     """The name an adapter of ``alias`` has in every engine."""
     return f"{alias}--{digest[:DIGEST_IN_NAME]}"
+
+
+def tuned_name(served_base: str, alias: str, digest: str) -> str:
+    """The name of an adapter in the shape of OpenAI's ``ft:<base>:<org>:<suffix>:<id>``."""
+    return f"ft:{served_base}:ratchet:{alias}:{digest[:DIGEST_IN_NAME]}"

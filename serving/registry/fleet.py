@@ -1,9 +1,13 @@
 """What the engines say of themselves, and what the gateway routes by."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
+
+from serving.registry.adapter import tuned_name
+from serving.registry.stage import Stage
 
 STALE_AFTER_S = 10.0
 """An engine that has not reported for this long is not counted on."""
@@ -49,30 +53,37 @@ class EngineReport:
 
 
 @dataclass(frozen=True, slots=True)
-class LiveAdapter:
-    """The adapter that answers an alias."""
+class Servable:
+    """A version that has passed its gate, so that clients may be answered by it."""
 
-    served_name: str
-    digest: str
+    alias: str
     version: int
+    digest: str
+    served_name: str
+    """The engine's name for it."""
+    stage: Stage
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What an alias means at one moment. ``live`` None: the base answers."""
+    """Who answers to a name at one moment. ``adapter`` None: the base does.
+
+    A base that is called by its own name is its own alias.
+    """
 
     alias: str
     base: str
     served_base: str
-    live: LiveAdapter | None
+    adapter: Servable | None = None
 
     @property
     def target(self) -> str:
         """The model name to send to an engine."""
-        return self.live.served_name if self.live else self.served_base
+        return self.adapter.served_name if self.adapter else self.served_base
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RoutingSnapshot:
     """Everything the gateway routes by, read in one transaction.
 
@@ -83,13 +94,42 @@ class RoutingSnapshot:
     taken_at: datetime
     routes: Mapping[str, Route]
     engines: tuple[EngineReport, ...]
+    versions: tuple[Servable, ...] = ()
+    """The versions that may be asked for by name: live, canary or gated, and those that were
+    live once and that an engine still holds. The newest of an alias comes first."""
+
+    @cached_property
+    def names(self) -> Mapping[str, Route]:
+        """Every name that means something: aliases, bases, and versions by both their names.
+
+        Where one name has two meanings, it means the alias.
+        """
+        bases = {
+            route.served_base: Route(route.served_base, route.base, route.served_base)
+            for route in self.routes.values()
+        }
+        return bases | dict(self._version_names()) | dict(self.routes)
 
     def serving(self, route: Route) -> tuple[EngineReport, ...]:
         """Engines that may answer ``route`` now; empty means 503, never another model."""
-        return tuple(
-            engine
-            for engine in self.engines
-            if engine.state is EngineState.READY
-            and engine.base == route.served_base
-            and (route.live is None or route.live.served_name in engine.resident)
-        )
+        known = self._serving.get(route.target)
+        if known is None:
+            known = self._serving[route.target] = tuple(
+                engine
+                for engine in self.engines
+                if engine.state is EngineState.READY
+                and engine.base == route.served_base
+                and (route.adapter is None or route.target in engine.resident)
+            )
+        return known
+
+    @cached_property
+    def _serving(self) -> dict[str, tuple[EngineReport, ...]]:
+        return {}
+
+    def _version_names(self) -> Iterator[tuple[str, Route]]:
+        for version in self.versions:
+            alias = self.routes[version.alias]
+            meaning = replace(alias, adapter=version)
+            yield f"{version.alias}@v{version.version}", meaning
+            yield tuned_name(alias.served_base, version.alias, version.digest), meaning

@@ -6,8 +6,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from serving.registry.clock import read_clock, touch
-from serving.registry.fleet import EngineReport, LiveAdapter, Route, RoutingSnapshot
-from serving.registry.rows import alias_from, engine_values, report_from, version_from
+from serving.registry.fleet import EngineReport, Route, RoutingSnapshot, Servable
+from serving.registry.rows import (
+    alias_from,
+    engine_values,
+    report_from,
+    servable_from,
+    served_name_of,
+)
 from serving.registry.stage import Stage
 from serving.registry.tables import adapter_versions, aliases, engines
 
@@ -33,25 +39,32 @@ def reports(connection: Connection) -> tuple[EngineReport, ...]:
 
 def snapshot(connection: Connection, *, now: datetime, stale_after_s: float) -> RoutingSnapshot:
     """Aliases with who answers them, and the engines, as of one transaction."""
-    version = read_clock(connection)
-    live = {
-        row.alias: version_from(row)
-        for row in connection.execute(
-            sa.select(adapter_versions).where(adapter_versions.c.stage == Stage.LIVE.value)
-        )
-    }
-    routes: dict[str, Route] = {}
-    for row in connection.execute(sa.select(aliases).order_by(aliases.c.name)):
-        alias, answering = alias_from(row), live.get(row.name)
-        adapter = (
-            LiveAdapter(answering.served_name, answering.digest, answering.version)
-            if answering
-            else None
-        )
-        routes[alias.name] = Route(alias.name, alias.base, alias.served_base, adapter)
+    clock = read_clock(connection)
     fresh = tuple(
         report
         for report in reports(connection)
         if report.fresh(now=now, stale_after_s=stale_after_s)
     )
-    return RoutingSnapshot(data_version=version, taken_at=now, routes=routes, engines=fresh)
+    versions = _servable(connection, {name for report in fresh for name in report.resident})
+    live = {version.alias: version for version in versions if version.stage is Stage.LIVE}
+    declared = connection.execute(sa.select(aliases).order_by(aliases.c.name))
+    routes = {
+        alias.name: Route(alias.name, alias.base, alias.served_base, live.get(alias.name))
+        for alias in map(alias_from, declared)
+    }
+    return RoutingSnapshot(clock, now, routes, fresh, versions)
+
+
+def _servable(connection: Connection, resident: set[str]) -> tuple[Servable, ...]:
+    """Versions that may be asked for: of the retired, which only grow in number, the resident."""
+    columns = adapter_versions.c
+    held = served_name_of(columns.alias, columns.digest).in_(resident)
+    rows = connection.execute(
+        sa.select(columns.alias, columns.version, columns.digest, columns.stage, columns.created_at)
+        .where(
+            columns.stage.in_([Stage.LIVE.value, Stage.CANARY.value, Stage.GATED.value])
+            | ((columns.stage == Stage.RETIRED.value) & held)
+        )
+        .order_by(columns.alias, columns.version.desc())
+    )
+    return tuple(servable_from(row) for row in rows)

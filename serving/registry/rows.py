@@ -5,8 +5,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from serving.registry.adapter import AdapterVersion, Alias, Move
-from serving.registry.fleet import EngineReport, EngineState
+from serving.registry.adapter import DIGEST_IN_NAME, AdapterVersion, Alias, Move, served_name
+from serving.registry.fleet import EngineReport, EngineState, Servable
 from serving.registry.stage import Stage
 
 Row = sa.Row[Any]
@@ -35,6 +35,25 @@ def version_from(row: Row) -> AdapterVersion:
         predecessor=row.predecessor,
         answered_until=row.answered_until,
     )
+
+
+def servable_from(row: sa.Row[Any, Any, Any, Any, Any]) -> Servable:
+    """The version of which a row holds the columns that routing needs."""
+    return Servable(
+        alias=row.alias,
+        version=row.version,
+        digest=row.digest,
+        served_name=served_name(row.alias, row.digest),
+        stage=Stage(row.stage),
+        created_at=row.created_at,
+    )
+
+
+def served_name_of(
+    alias: sa.ColumnElement[str], digest: sa.ColumnElement[str]
+) -> sa.ColumnElement[str]:
+    """``serving.registry.served_name``, of rows."""
+    return alias + "--" + sa.func.substr(digest, 1, DIGEST_IN_NAME)
 
 
 def version_values(version: AdapterVersion) -> dict[str, Any]:

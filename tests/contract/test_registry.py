@@ -285,8 +285,8 @@ def test_the_snapshot_says_who_answers_and_where(registry: Registry) -> None:
     assert before.routes[ALIAS].target == BASE
     route = snapshot.routes[ALIAS]
     assert route.target == name
-    assert route.live is not None
-    assert (route.live.version, route.live.digest) == (1, artifact(1).digest)
+    assert route.adapter is not None
+    assert (route.adapter.version, route.adapter.digest) == (1, artifact(1).digest)
     assert [engine.engine_id for engine in snapshot.serving(route)] == ["e0"]
     assert snapshot.routes["plain"].target == BASE
 
