@@ -1,9 +1,13 @@
 """Puts a streamed answer together: server-sent events in, one body out."""
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import msgspec
+
+from gateway.log.message import message
+from gateway.log.response import response
 
 _decoder = msgspec.json.Decoder()
 _event = msgspec.json.Decoder(dict[str, Any])
@@ -33,10 +37,16 @@ def completion(sse: str) -> dict[str, Any] | None:
     """The body the same answer would have had without ``stream``; None when nothing came.
 
     What came before a cut or an error is kept. Every field is, also those of one engine alone:
-    texts are joined, lists go on, the rest is replaced by what came last.
+    texts are joined, lists go on, the rest is replaced by what came last: of several ``usage``
+    the last one counts. Events that say their type are a response's, or else a message's.
     """
+    stream = events(sse)
+    first = next(stream, {})
+    whole = chain([first], stream)
+    if isinstance(kind := first.get("type"), str):
+        return response(whole) if kind.startswith("response.") else message(whole)
     answer = _Answer()
-    for event in events(sse):
+    for event in whole:
         answer.add(event)
         if event.get("error"):
             break

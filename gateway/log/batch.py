@@ -105,6 +105,8 @@ class Batch:
                 return
             bare = erased.strips(record)
             self.invocations.append(rows.invocation(record, self.at, prices, bare=bare))
+            opinions = rows.opinions(record, bare=bare)
+            self.feedback += (rows.feedback(one, self.at) for one in opinions)
         elif isinstance(record, Feedback):
             if not erased.covers(record):
                 self.feedback.append(rows.feedback(record, self.at))
@@ -123,9 +125,12 @@ def _missing(
     """Each row once, without those whose id is in the table; a row there that lacks a body goes.
 
     Ids of the gateway's records are new and ascend, so that one look at their range is enough;
-    what comes a second time is an import repeated, or a segment whose offset was lost.
+    what comes a second time is an import repeated, a segment whose offset was lost, or what a
+    client sent again with the same idempotency key. The first of them counts.
     """
-    by_id = {row[0]: row for row in made}
+    by_id: dict[bytes, rows.Row] = {}
+    for row in made:
+        by_id.setdefault(row[0], row)
     if not by_id:
         return []
     span = [str(UUID(bytes=end)) for end in (min(by_id), max(by_id))]

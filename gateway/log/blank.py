@@ -83,7 +83,15 @@ def _bare(line: bytes, record: Invocation, cipher: Cipher | None) -> bytes:
 
     White space after ``null`` gives it its old length.
     """
-    bodies = replace(record, request=_NULL, response=_NULL, sse=None, stored=False, train_ok=False)
+    bodies = replace(
+        record,
+        request=_NULL,
+        response=_NULL,
+        sse=None,
+        verdicts=record.verdicts and [replace(one, reason=None) for one in record.verdicts],
+        stored=False,
+        train_ok=False,
+    )
     if bodies == replace(record, request=msgspec.Raw(bytes(record.request).rstrip())):
         return line
     cipher = cipher if is_sealed(line) else None

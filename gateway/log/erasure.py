@@ -51,8 +51,14 @@ _FORGET = (
     "DELETE FROM edits WHERE invocation_id IN (SELECT unnest(?::UUID[]))",
     "DELETE FROM feedback WHERE target = 'invocation' AND target_id IN (SELECT unnest(?::UUID[]))",
 )
-BARE = "* REPLACE (NULL AS request, NULL AS response, false AS stored, false AS train_ok)"
-WHOLE = "(request IS NOT NULL OR response IS NOT NULL OR stored OR train_ok)"
+BARE = (
+    "* REPLACE (NULL AS request, NULL AS response, NULL AS verdicts, "
+    "false AS stored, false AS train_ok)"
+)
+WHOLE = (
+    "(request IS NOT NULL OR response IS NOT NULL OR verdicts IS NOT NULL OR stored OR train_ok)"
+)
+"""A guard's reasons may quote what was said."""
 
 SPOKEN = "(explanation IS NOT NULL OR value IS NOT NULL)"
 
@@ -158,9 +164,16 @@ def those(store: Store, which: str, values: Sequence[Any]) -> list[Erasure]:
 
 
 def apply(transaction: Transaction, erasures: Sequence[Erasure], at: datetime) -> None:
-    """Erase what the log holds, this transaction's rows included. Safe to repeat."""
-    for erasure in erasures:
-        is_new = _written(transaction, erasure, at)
+    """Erase what the log holds, this transaction's rows included. Safe to repeat.
+
+    Of several with one id the first counts: a second reaches no further than that did.
+    """
+    for asked in erasures:
+        known = transaction.execute(f"{_ERASURES} WHERE id = ?", [str(asked.id)])
+        is_new = not known
+        erasure = asked if is_new else _erasure(known[0])
+        if is_new:
+            _write(transaction, erasure, at)
         listed = _listed(transaction, erasure)
         which, values = _which(erasure)
         transaction.execute(
@@ -190,10 +203,8 @@ def _which(erasure: Erasure) -> tuple[str, list[Any]]:
     )
 
 
-def _written(transaction: Transaction, erasure: Erasure, at: datetime) -> bool:
-    """Add the erasure to the log; False when a replayed segment brings it again."""
-    if transaction.execute("SELECT 1 FROM erasures WHERE id = ?", [str(erasure.id)]):
-        return False
+def _write(transaction: Transaction, erasure: Erasure, at: datetime) -> None:
+    """Add the erasure to the log."""
     row = [
         str(erasure.id),
         _naive(erasure.ts),
@@ -205,7 +216,6 @@ def _written(transaction: Transaction, erasure: Erasure, at: datetime) -> bool:
         erasure.reason,
     ]
     transaction.execute("INSERT INTO erasures VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-    return True
 
 
 def _listed(transaction: Transaction, erasure: Erasure) -> int:

@@ -41,8 +41,8 @@ _FORGET = (
     """,
     "DELETE FROM invocations WHERE ts <= ?",
 )
-_SPEAKS = "(request IS NOT NULL OR response IS NOT NULL)"
-_SILENT = "* REPLACE (NULL AS request, NULL AS response, false AS stored)"
+_SPEAKS = "(request IS NOT NULL OR response IS NOT NULL OR verdicts IS NOT NULL)"
+_SILENT = "* REPLACE (NULL AS request, NULL AS response, NULL AS verdicts, false AS stored)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,16 @@
 """Records of the spool become rows of the log: the border between the two vocabularies."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
-from gateway.log.answer import Usage, prompt_hash, read
+from gateway.log.answer import Answer, Usage, prompt_hash, read, without_vectors
 from gateway.log.assemble import completion
 from gateway.log.cost import Price
-from gateway.log.record import Edit, Feedback, Incident, Invocation
+from gateway.log.record import Edit, Feedback, Incident, Invocation, named_id
 
 Row = tuple[Any, ...]
 
@@ -24,6 +24,7 @@ INVOCATIONS = pa.schema(
         ("ts", _TS),
         ("ingest_ts", _TS),
         ("tenant", pa.string()),
+        ("key_id", pa.string()),
         ("task", pa.string()),
         ("episode_id", _ID),
         ("parent_id", _ID),
@@ -56,6 +57,7 @@ INVOCATIONS = pa.schema(
         ("stored", pa.bool_()),
         ("prompt_hash", pa.string()),
         ("tags", _TAGS),
+        ("verdicts", pa.string()),
         ("schema_version", pa.int16()),
         ("request", pa.string()),
         ("response", pa.string()),
@@ -122,6 +124,8 @@ def invocation(
     body: bytes | msgspec.Raw = record.response
     if record.sse is not None:
         body = _encoder.encode(completion(record.sse))
+    elif record.operation_name == "embeddings":
+        body = without_vectors(body)
     answer = read(body)
     usage = answer.usage or _NO_USAGE
     prompt, written = usage.prompt_tokens_details, usage.completion_tokens_details
@@ -143,6 +147,7 @@ def invocation(
         record.ts,
         at,
         record.tenant,
+        record.key_id,
         record.task,
         record.episode_id.bytes,
         None if record.parent_id is None else record.parent_id.bytes,
@@ -170,8 +175,9 @@ def invocation(
         record.subject_id,
         record.train_ok and not bare,
         record.stored and not bare,
-        record.prompt_hash or prompt_hash(record.request),
+        record.prompt_hash or _prompt_hash(record, answer),
         record.tags or None,
+        None if bare or not record.verdicts else _encoder.encode(record.verdicts).decode(),
         record.v,
         None if bare else _text(record.request),
         None if bare else _text(body),
@@ -198,6 +204,29 @@ def feedback(record: Feedback, at: datetime) -> Row:
         record.error_type,
         record.tags or None,
     )
+
+
+def opinions(record: Invocation, *, bare: bool = False) -> Iterator[Feedback]:
+    """What guards said with a score, as feedback on the call: the same each time it is read.
+
+    ``bare`` leaves out their reasons, which may quote the bodies.
+    """
+    for verdict in record.verdicts or ():
+        if verdict.score is not None:
+            yield Feedback(
+                id=named_id(record.id.int >> 80, f"{record.id}\0{verdict.guard}\0{verdict.stage}"),
+                ts=record.ts,
+                tenant=record.tenant,
+                target="invocation",
+                target_id=record.id,
+                name=verdict.guard,
+                origin=record.origin,
+                score_value=verdict.score,
+                explanation=None if bare else verdict.reason,
+                source="guard",
+                evaluator=f"{verdict.guard}:{verdict.stage}",
+                tags={"stage": verdict.stage, "action": verdict.action},
+            )
 
 
 def edit(record: Edit, at: datetime) -> Row:
@@ -243,6 +272,12 @@ def _cost(price: Price, read: int | None, written: int | None, cached: int | Non
     if read is None and written is None:
         return None
     return price.of(read or 0, written or 0, cached or 0)
+
+
+def _prompt_hash(record: Invocation, answer: Answer) -> str | None:
+    """Of a chat completion alone: whoever learns goes by it, and knows no other messages."""
+    is_chat = record.operation_name == "chat" and not answer.is_message
+    return prompt_hash(record.request) if is_chat else None
 
 
 def _text(body: bytes | msgspec.Raw) -> str | None:

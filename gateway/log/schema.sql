@@ -6,6 +6,7 @@ CREATE TABLE IF NOT EXISTS invocations(
   ts TIMESTAMP NOT NULL,                             -- request start
   ingest_ts TIMESTAMP NOT NULL,                      -- set by the ingester: the learner's watermark
   tenant VARCHAR NOT NULL,                           -- of the key
+  key_id VARCHAR,                                    -- the key itself: whom its tokens and cost are put down to
   task VARCHAR NOT NULL,                             -- metadata.task, else the alias
   episode_id UUID NOT NULL,                          -- calls that belong together; else the id itself
   parent_id UUID,                                    -- the invocation this one follows from
@@ -20,13 +21,13 @@ CREATE TABLE IF NOT EXISTS invocations(
   response_id VARCHAR,
   engine VARCHAR,                                    -- which vLLM answered
   adapter VARCHAR,                                   -- <alias>--<digest[:12]>; NULL: the base answered
-  arm VARCHAR,
+  arm VARCHAR,                                       -- incumbent, an arm's name, fallback, or shadow: nobody got that answer
   propensity DOUBLE,
   stream BOOLEAN,
   finish_reasons VARCHAR[],
   status SMALLINT,
   error_type VARCHAR,
-  input_tokens INTEGER,
+  input_tokens INTEGER,                              -- those read from the engine's cache included
   output_tokens INTEGER,
   cache_read_input_tokens INTEGER,
   reasoning_output_tokens INTEGER,
@@ -38,6 +39,7 @@ CREATE TABLE IF NOT EXISTS invocations(
   stored BOOLEAN NOT NULL,                           -- the client asked for `store`: it is among the stored completions
   prompt_hash VARCHAR,                               -- of messages and tools: equal prompts, equal hash
   tags MAP(VARCHAR, VARCHAR),                        -- the request's metadata
+  verdicts JSON USING COMPRESSION zstd,              -- what guards said of it: [{guard, stage, action, reason, score}]
   schema_version SMALLINT NOT NULL,
   request JSON USING COMPRESSION zstd,               -- NULL once retention or erasure has taken the bodies
   response JSON USING COMPRESSION zstd);
@@ -55,7 +57,7 @@ CREATE TABLE IF NOT EXISTS feedback(
   score_label VARCHAR,
   explanation VARCHAR USING COMPRESSION zstd,
   value JSON USING COMPRESSION zstd,                 -- demonstration: a message; preference: {preferred, rejected}; reference: any
-  source VARCHAR NOT NULL,                           -- human | grader | judge | implicit
+  source VARCHAR NOT NULL,                           -- human | grader | judge | implicit | guard
   evaluator VARCHAR,
   error_type VARCHAR,
   tags MAP(VARCHAR, VARCHAR));
@@ -123,6 +125,8 @@ CREATE TABLE IF NOT EXISTS dataset_items(dataset_id UUID NOT NULL, invocation_id
 -- What logs made by earlier versions lack.
 ALTER TABLE invocations ADD COLUMN IF NOT EXISTS origin VARCHAR DEFAULT 'gateway';
 ALTER TABLE invocations ADD COLUMN IF NOT EXISTS stored BOOLEAN DEFAULT false;
+ALTER TABLE invocations ADD COLUMN IF NOT EXISTS key_id VARCHAR;
+ALTER TABLE invocations ADD COLUMN IF NOT EXISTS verdicts JSON;
 ALTER TABLE feedback ADD COLUMN IF NOT EXISTS origin VARCHAR DEFAULT 'gateway';
 
 CREATE OR REPLACE VIEW feedback_current AS SELECT * FROM feedback
@@ -130,4 +134,5 @@ CREATE OR REPLACE VIEW feedback_current AS SELECT * FROM feedback
 
 CREATE OR REPLACE VIEW episodes AS SELECT tenant, task, episode_id, min(ts) AS started, max(ts) AS ended,
   count(*) AS steps, sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens, sum(cost) AS cost,
-  count(error_type) AS errors, arg_min(adapter, ts) AS adapter FROM invocations GROUP BY ALL;
+  count(error_type) AS errors, arg_min(adapter, ts) AS adapter FROM invocations
+  WHERE arm IS DISTINCT FROM 'shadow' GROUP BY ALL;

@@ -6,6 +6,8 @@ from typing import Any, Final
 from gateway.errors import BadRow
 from gateway.log.import_.chat import completion, content_of, data_url, joined, put, tool_call
 from gateway.log.import_.converse import stop
+from gateway.log.import_.intake import mapping
+from gateway.log.message import message
 
 _STOPS: Final = {
     "end_turn": "stop",
@@ -74,22 +76,10 @@ def response(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def folded(chunks: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The message that the events of a stream tell. Raises BadRow when one is an error."""
-    body: dict[str, Any] = {}
-    blocks: dict[int, dict[str, Any]] = {}
-    for event in chunks:
-        kind = event.get("type")
-        if kind == "message_start":
-            body = {**event["message"]}
-        elif kind == "content_block_start":
-            blocks[event["index"]] = {**event["content_block"]}
-        elif kind == "content_block_delta":
-            _grow(blocks.setdefault(event["index"], {"type": "text"}), event["delta"])
-        elif kind == "message_delta":
-            body |= event.get("delta") or {}
-            body["usage"] = {**(body.get("usage") or {}), **(event.get("usage") or {})}
-        elif kind == "error":
-            raise BadRow(f"the stream broke off: {(event.get('error') or {}).get('message')}")
-    return body | {"content": [blocks[index] for index in sorted(blocks)]}
+    body = message(chunks)
+    if error := body.get("error"):
+        raise BadRow(f"the stream broke off: {mapping(error).get('message')}")
+    return body
 
 
 def _messages(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -137,12 +127,3 @@ def _tool_choice(choice: Mapping[str, Any]) -> Any:
         return {"type": "function", "function": {"name": choice["name"]}}
     return {"auto": "auto", "any": "required", "none": "none"}.get(str(kind))
 
-
-def _grow(block: dict[str, Any], delta: Mapping[str, Any]) -> None:
-    for key in ("text", "thinking"):
-        if key in delta:
-            block[key] = block.get(key, "") + delta[key]
-    if "partial_json" in delta:
-        # The block starts with an empty object where the text of the arguments is to grow.
-        grown = block["input"] if isinstance(block.get("input"), str) else ""
-        block["input"] = grown + delta["partial_json"]

@@ -1,6 +1,5 @@
 """Where an import goes, and the ids that make a second one add nothing."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from gateway.errors import BadRow
-from gateway.log.record import Feedback, Invocation
+from gateway.log.record import Feedback, Invocation, named_id
 from gateway.log.subject import invocation_of
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -48,7 +47,7 @@ class Intake:
         milliseconds = 0 if ts is None else (ts - _EPOCH) // _MILLISECOND
         if milliseconds < 0:
             raise BadRow(f"its time {ts} is before 1970")
-        return _named(milliseconds, f"{self.origin}\0{self.tenant}\0{identity}")
+        return named_id(milliseconds, f"{self.origin}\0{self.tenant}\0{identity}")
 
     def invocation(  # noqa: PLR0913 - what every shape knows of a call
         self,
@@ -95,7 +94,7 @@ class Intake:
     def feedback(self, about: Invocation, name: str, value: Any) -> Feedback:
         """What the same row says about its call."""
         return Feedback(
-            id=_named(about.id.int >> 80, f"{about.id}\0{name}"),
+            id=named_id(about.id.int >> 80, f"{about.id}\0{name}"),
             ts=about.ts,
             tenant=self.tenant,
             target="invocation",
@@ -104,12 +103,6 @@ class Intake:
             origin=self.origin,
             value=value,
         )
-
-
-def _named(milliseconds: int, name: str) -> UUID:
-    bits = int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:10]) >> 6
-    high, low = divmod(bits, 1 << 62)
-    return UUID(int=milliseconds << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low)
 
 
 def raw(body: Any) -> msgspec.Raw:

@@ -15,11 +15,13 @@ import pyarrow.parquet as pq
 from gateway.errors import BadRow, ImportFailed
 from gateway.log.export.parquet import MANIFEST
 from gateway.log.import_.intake import Intake
-from gateway.log.record import Edit, Feedback, Invocation
+from gateway.log.record import Edit, Feedback, Invocation, Verdict
 
 _KINDS: Final = {"invocations": Invocation, "feedback": Feedback, "edits": Edit}
 _IDS: Final = ("id", "episode_id", "parent_id", "target_id", "invocation_id")
 _ROWS: Final = 1000
+
+_verdicts = msgspec.json.Decoder(list[Verdict])
 
 Row = tuple[str, Mapping[str, Any]]
 """A row and the table it is of."""
@@ -57,6 +59,8 @@ def records(row: Row, into: Intake) -> tuple[Invocation | Feedback | Edit]:
         for name in ("request", "response"):
             if name in known:
                 known[name] = msgspec.Raw(known[name].encode())
+        if "verdicts" in known:
+            known["verdicts"] = _verdicts.decode(known["verdicts"])
     if "value" in known:
         known["value"] = msgspec.json.decode(known["value"])
     try:
