@@ -79,13 +79,13 @@ def plan(
     if options is None:  # a plain alias, a version or a base
         route = snapshot.names.get(name)
         if route is None:
-            raise _unknown(snapshot, name)
+            raise unknown(snapshot, name)
         targets = asking.engines(route)
         if not targets:
             raise _nobody(snapshot, name)
         return Plan(route.alias, INCUMBENT if route.alias == name else PINNED, 1.0, targets)
     if options.provider is None and name not in snapshot.names:
-        raise _unknown(snapshot, name)
+        raise unknown(snapshot, name)
     return asking.drawn(name, options)
 
 
@@ -179,7 +179,8 @@ def _point(of: str, sticky: bytes) -> float:
     return int.from_bytes(digest) / _POINTS
 
 
-def _unknown(snapshot: RoutingSnapshot, name: str) -> ModelNotFound:
+def unknown(snapshot: RoutingSnapshot, name: str) -> ModelNotFound:
+    """What is said of a name that means nothing."""
     alias, at, _ = name.partition("@v")
     reason = "GET /v1/models lists those that do."
     if (at and alias in snapshot.routes) or name.startswith("ft:"):
