@@ -302,6 +302,63 @@ def test_an_engine_without_the_live_adapter_is_never_routed_to(registry: Registr
     assert snapshot.serving(snapshot.routes[ALIAS]) == ()
 
 
+def test_a_version_can_be_named_once_it_passed_its_gate_while_an_engine_may_hold_it(
+    registry: Registry,
+) -> None:
+    names = [add(registry, number) for number in (1, 2, 3, 4)]
+    candidate, rejected = add(registry, 5, gated=False), add(registry, 6)
+    registry.reject(ALIAS, 6, reason="no", at=NOW)
+    say(registry, *names)
+    for number in (1, 2, 3):
+        registry.promote(ALIAS, number, at=NOW)
+    # The oldest is unloaded. What never passed stays unnamed even if an engine claimed to hold it.
+    say(registry, *names[1:], candidate, rejected)
+
+    snapshot = registry.snapshot(now=NOW)
+
+    assert [version.version for version in snapshot.versions] == [4, 3, 2]
+    assert {name for name in snapshot.names if "@" in name} == {
+        f"{ALIAS}@v{number}" for number in (4, 3, 2)
+    }
+    retired = snapshot.names[f"{ALIAS}@v2"]
+    tuned = snapshot.names[f"ft:{BASE}:ratchet:{ALIAS}:{artifact(2).digest[:12]}"]
+    assert retired == tuned
+    assert retired.target == names[1]
+    assert [engine.engine_id for engine in snapshot.serving(retired)] == ["e0"]
+    assert snapshot.names[ALIAS].target == names[2]
+    assert snapshot.names[BASE].target == BASE
+
+
+def test_with_several_engines_an_alias_flips_on_all_or_on_none(registry: Registry) -> None:
+    name = add(registry, 1)
+    replicas = [f"engine-tiny-{number}" for number in range(3)]
+    for replica in replicas[:2]:
+        say(registry, name, engine=replica)
+    say(registry, engine=replicas[2])
+
+    with pytest.raises(NotResident, match="engine-tiny-2 has not loaded"):
+        registry.promote(ALIAS, 1, at=NOW)
+    before = live_version(registry)
+    say(registry, name, engine=replicas[2])
+    registry.promote(ALIAS, 1, at=NOW)
+
+    snapshot = registry.snapshot(now=NOW)
+    serving = snapshot.serving(snapshot.routes[ALIAS])
+    assert (before, live_version(registry)) == (None, 1)
+    assert [engine.engine_id for engine in serving] == replicas
+
+
+def test_one_replica_that_fails_the_adapter_keeps_the_alias_where_it_is(
+    registry: Registry,
+) -> None:
+    name = add(registry, 1)
+    say(registry, name, engine="engine-tiny-0")
+    say(registry, engine="engine-tiny-1", failed={name: "answers as the base does"})
+
+    with pytest.raises(NotResident, match="failed on engine engine-tiny-1: answers as the base"):
+        registry.promote(ALIAS, 1, at=NOW)
+
+
 def test_an_engine_whose_agent_fell_silent_is_not_in_the_snapshot(registry: Registry) -> None:
     say(registry)
 
