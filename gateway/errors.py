@@ -16,6 +16,7 @@ GatewayError                 carries the HTTP status and OpenAI's error fields
 ├── Overloaded          503  the gateway is at capacity, or the tenant over its share
 ├── Unavailable         503  no engine can answer for this model right now
 ├── TimedOut            504  the engine took longer than it may
+├── StateUnavailable    503  the database of keys and aliases does not answer
 ├── RecordFailed        503  the answer could not be logged, so it is not given
 └── LogUnavailable      503  the process that owns the log does not answer
 SpoolError                   the spool could not take a record
@@ -24,6 +25,7 @@ StoreError                   the log's DuckDB file could not be opened or read
 ├── StoreBroken              DuckDB gave up on the file; reopening it may help
 ├── StoreFull                its disk is full down to the reserve; the spool waits
 └── BadQuery                 not a single SELECT, or one that DuckDB refuses
+LimitsUnusable               keys' use cannot be counted where the settings say
 CipherError                  encrypted data that the key does not open
 KeyUnavailable               the encryption key is not to be had, or is no key
 ImportFailed                 a file to import is not what it should be
@@ -165,6 +167,14 @@ class Unavailable(GatewayError):
     code = "engine_unavailable"
 
 
+class StateUnavailable(GatewayError):
+    """The database of keys, aliases and engines does not answer. The client should retry."""
+
+    status = 503
+    type = "server_error"
+    code = "state_unavailable"
+
+
 class RecordFailed(GatewayError):
     """The answer could not be logged. What is not recorded is not given."""
 
@@ -203,6 +213,10 @@ class StoreFull(StoreError):
 
 class BadQuery(StoreError):
     """Not a single SELECT, or one that DuckDB refuses."""
+
+
+class LimitsUnusable(Exception):
+    """Keys' use cannot be counted there: no permission, another version's file, a bad URL."""
 
 
 class CipherError(ValueError):
