@@ -3,7 +3,7 @@
 A reader may see a call half counted, never a number that goes down.
 """
 
-from itertools import starmap
+from collections import Counter
 from typing import NamedTuple, Self
 
 import msgspec
@@ -76,13 +76,13 @@ class Series(msgspec.Struct, array_like=True):
             self.duration.plus(other.duration),
             self.first_chunk.plus(other.first_chunk),
             self.overhead.plus(other.overhead),
-            *starmap(
-                lambda mine, theirs: mine + theirs,
-                zip(
+            *(
+                mine + theirs
+                for mine, theirs in zip(
                     msgspec.structs.astuple(self)[3:],
                     msgspec.structs.astuple(other)[3:],
                     strict=True,
-                ),
+                )
             ),
         )
 
@@ -110,3 +110,26 @@ class Counts(msgspec.Struct):
         if len(self.calls) >= MAX_SERIES:
             key = key._replace(alias=OTHER)
         return self.calls.setdefault(key, Series.empty())
+
+    def plus(self, other: Self) -> "Counts":
+        """Both together, since the earlier of the two."""
+        return Counts(
+            since=min(self.since, other.since),
+            calls={
+                key: _sum(self.calls.get(key), other.calls.get(key))
+                for key in self.calls | other.calls
+            },
+            engines=dict(Counter(self.engines) + Counter(other.engines)),
+            refused=dict(Counter(self.refused) + Counter(other.refused)),
+            lag=self.lag.plus(other.lag),
+            starts=self.starts + other.starts,
+            spans_exported=self.spans_exported + other.spans_exported,
+            spans_dropped=self.spans_dropped + other.spans_dropped,
+            records_dropped=self.records_dropped + other.records_dropped,
+        )
+
+
+def _sum(one: Series | None, other: Series | None) -> Series:
+    if one is None or other is None:
+        return one or other or Series.empty()
+    return one.plus(other)

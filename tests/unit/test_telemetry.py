@@ -1,6 +1,5 @@
 """What is counted of a call, and where it stands in its client's trace."""
 
-from datetime import UTC, datetime
 from uuid import UUID
 
 import msgspec
@@ -8,6 +7,7 @@ import msgspec
 from gateway.log.record import Invocation, new_id
 from gateway.telemetry import UNTRACED, Telemetry, Trace
 from gateway.telemetry.counters import DURATION, MAX_SERIES, CallKey, Counts
+from tests.factories import invocation
 
 ID = UUID("0190f5c8-0000-7000-8123-456789abcdef")
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -20,24 +20,14 @@ class KeptSpans:
     def __init__(self) -> None:
         self.kept: list[UUID] = []
 
-    def put(self, invocation: Invocation, trace: Trace, **_: object) -> None:
-        self.kept.append(invocation.id)
+    def put(self, call: Invocation, trace: Trace, **_: object) -> None:
+        if trace.exported:
+            self.kept.append(call.id)
 
 
 def call(**fields: object) -> Invocation:
-    usual: dict[str, object] = {
-        "id": new_id(),
-        "ts": datetime(2026, 1, 1, tzinfo=UTC),
-        "tenant": "acme",
-        "task": "t",
-        "episode_id": ID,
-        "request_model": "helpdesk",
-        "engine": "e0",
-        "arm": "incumbent",
-        "status": 200,
-        "duration": 1.0,
-    }
-    return Invocation(**(usual | fields))  # type: ignore[arg-type]
+    usual: dict[str, object] = {"engine": "e0", "arm": "incumbent", "duration": 1.0}
+    return invocation(**(usual | fields))
 
 
 def finish(telemetry: Telemetry, invocation: Invocation, **more: object) -> None:

@@ -1,0 +1,55 @@
+"""``GET /metrics``: what all workers of this machine have counted, for Prometheus.
+
+It needs no key, as Prometheus expects it: keep the path on the private network. It names
+aliases and engines, never keys, tenants or what was said.
+"""
+
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from gateway.log.spool import SUFFIX
+from gateway.names import ready
+from gateway.settings import GatewaySettings
+from gateway.state import State
+from gateway.telemetry import Board
+from gateway.telemetry.exposition import CONTENT_TYPE, Engine, House, exposed
+
+router = APIRouter()
+
+
+@router.get("/metrics", include_in_schema=False)
+def metrics(request: Request) -> Response:
+    """Counters of all workers, also of those long gone; gauges of those that run."""
+    shared = request.app.state
+    board: Board = shared.board
+    pages = board.pages()
+    live = {worker: page for worker, page in pages.items() if board.is_live(page)}
+    house = _house(shared.gateway, shared.settings, now=shared.now().timestamp())
+    return Response(exposed(pages, live, house), media_type=CONTENT_TYPE)
+
+
+def _house(state: State, settings: GatewaySettings, *, now: float) -> House:
+    snapshot = state.snapshot
+    waiting = _segments(settings.spool)
+    return House(
+        engines=tuple(
+            Engine(engine.engine_id, engine.base, engine.state) for engine in snapshot.engines
+        ),
+        ready=ready(snapshot, settings.models),
+        spool_bytes=sum(size for size, _ in waiting),
+        spool_oldest_s=max((now - written for _, written in waiting), default=0.0),
+    )
+
+
+def _segments(spool: Path) -> list[tuple[int, float]]:
+    """Size and last write of all workers' segments; those that are in the log go away."""
+    found = []
+    for segment in spool.glob(f"*{SUFFIX}"):
+        try:
+            stat = segment.stat()
+        except FileNotFoundError:  # ingested meanwhile
+            continue
+        found.append((stat.st_size, stat.st_mtime))
+    return found
