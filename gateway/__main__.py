@@ -1,10 +1,12 @@
 """``python -m gateway``: one worker. Several share a port; the kernel spreads connections."""
 
 import logging
+import math
 import os
 import socket
 import sys
 from datetime import UTC, datetime
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
@@ -13,9 +15,14 @@ from pydantic_settings import SettingsError
 
 from gateway.app import create_app
 from gateway.errors import KeyUnavailable
+from gateway.http.door import Door
+from gateway.http.server import HotProtocol
 from gateway.log.cipher import Keyring
 from gateway.log.subject import SubjectKey
 from gateway.settings import GatewaySettings
+
+BACKLOG = 4096
+"""Connections that the kernel holds until they are accepted; its own limit may be lower."""
 
 
 def main() -> None:
@@ -38,10 +45,13 @@ def main() -> None:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=partial(HotProtocol, Door(app.state, settings)),  # type: ignore[arg-type]
+        ws="none",
+        backlog=BACKLOG,
         access_log=False,
         log_level="warning",
         server_header=False,
+        timeout_keep_alive=math.ceil(settings.idle_timeout_s),
         timeout_graceful_shutdown=settings.drain_s,
     )
     uvicorn.Server(config).run(sockets=[listener])

@@ -5,19 +5,19 @@ queue stands between a byte that arrives and the same byte going out.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 Headers = list[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A whole request, as either front has read it."""
 
     path: str
     headers: Mapping[bytes, bytes]
-    """Names in lower case. A header sent twice is not taken by the fast front."""
+    """Names in lower case. What was sent more than once is joined with commas."""
     body: bytes
     arrived: float
     """``time.perf_counter()`` when the last byte was there."""

@@ -1,0 +1,133 @@
+"""What the connections of one worker share: whom they call, and how long they may take."""
+
+import asyncio
+from collections.abc import Mapping
+from enum import Enum, auto
+from math import inf
+
+from starlette.datastructures import State
+from uvicorn.server import ServerState
+
+from gateway.http.exchange import Accept
+from gateway.http.head import request_lines
+from gateway.http.sweep import Sweep
+from gateway.settings import GatewaySettings
+
+LINGER_S = 2.0
+"""How long a client that was refused may still be sending, so that it reads why."""
+LOOKS = 8
+"""Looks within the shortest deadline: one is noticed at most a quarter of it late."""
+MAX_PERIOD_S = 0.5
+
+
+class Phase(Enum):
+    """What a connection waits for."""
+
+    IDLE = auto()
+    """A request's first byte."""
+    HEAD = auto()
+    """The rest of its head."""
+    BODY = auto()
+    """The rest of its body."""
+    ANSWER = auto()
+    """Us."""
+    READER = auto()
+    """The client to read on."""
+    CLOSING = auto()
+    """The last bytes to go out, or the client to notice."""
+
+
+class Door:
+    """Where clients come in.
+
+    When the first one does, start-up must have set two things in the application's ``state``:
+    ``hot_paths``, the paths that are answered by the fast front, and ``accept``, which answers
+    them. Without them every request is an ordinary one.
+    """
+
+    def __init__(self, state: State, settings: GatewaySettings) -> None:
+        self._state = state
+        self.max_body_bytes = settings.max_body_bytes
+        self.limits = {
+            Phase.IDLE: settings.idle_timeout_s,
+            Phase.HEAD: settings.header_timeout_s,
+            Phase.BODY: settings.body_timeout_s,
+            Phase.ANSWER: inf,
+            Phase.READER: settings.idle_timeout_s,
+            Phase.CLOSING: LINGER_S,
+        }
+        """Seconds."""
+        self.draining = False
+        """Whether each answer is its connection's last."""
+        self.accept: Accept
+        self.lines: Mapping[bytes, str]
+        self._server: ServerState | None = None
+        self._sweep: Sweep
+        self._default_headers: object = None
+        self._constant = b""
+
+    def enter(self, server: ServerState, loop: asyncio.AbstractEventLoop) -> None:
+        """A connection is made. All of them are ``Watched``, and in ``server.connections``."""
+        if self._server is None:
+            self._server = server
+            self.lines = request_lines(getattr(self._state, "hot_paths", ()))
+            if self.lines:
+                self.accept = self._state.accept
+            period_s = min(MAX_PERIOD_S, min(self.limits.values()) / LOOKS)
+            self._sweep = Sweep(self._look, loop, period_s=period_s)
+        self._sweep.start()
+
+    def drain(self) -> None:
+        """Close what is idle, a look later: a request that is on its way is still answered."""
+        self.draining = True
+        self.limits[Phase.IDLE] = 0.0
+
+    def constant(self) -> bytes:
+        """The lines that all answers have. uvicorn makes them anew each second, for the date."""
+        assert self._server is not None  # noqa: S101 - there is a connection
+        headers = self._server.default_headers
+        if headers is not self._default_headers:
+            self._default_headers = headers
+            self._constant = b"".join([b"%b: %b\r\n" % header for header in headers])
+        return self._constant
+
+    def _look(self, now: float) -> bool:
+        assert self._server is not None  # noqa: S101 - there is a connection
+        for connection in list(self._server.connections):
+            if isinstance(connection, Watched):
+                connection.look(now)
+        return bool(self._server.connections)
+
+
+class Watched:
+    """A connection that waits for something, and not for ever."""
+
+    __slots__ = ("_door", "_phase", "_since")
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._phase = Phase.IDLE
+        self._since = 0.0
+
+    @property
+    def clogged(self) -> bool:
+        """Whether the client reads slower than it is written to."""
+        raise NotImplementedError
+
+    def look(self, now: float) -> None:
+        """See whether it has waited for too long. The first look starts the clock."""
+        phase = self._phase
+        if self.clogged and phase is not Phase.CLOSING:
+            phase = Phase.READER
+        if not self._since:
+            self._since = now
+        elif now - self._since > self._door.limits[phase]:
+            self._expired(phase)
+
+    def _wait(self, phase: Phase) -> None:
+        self._phase = phase
+        self._since = 0.0
+
+    def _expired(self, phase: Phase) -> None:
+        """It has waited for too long."""
+        raise NotImplementedError
