@@ -15,32 +15,53 @@ def message(events: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     Of one that was cut nobody knows how many tokens were written: what ``message_start`` says of
     that was said before there were any.
     """
-    body: dict[str, Any] = {}
-    usage: dict[str, Any] = {}
-    blocks: dict[int, dict[str, Any]] = {}
-    texts: dict[tuple[int, str], list[str]] = {}
+    made = _Message()
     for event in events:
+        if made.add(event):
+            break
+    return made.body()
+
+
+class _Message:
+    """What has come of a message so far."""
+
+    def __init__(self) -> None:
+        self._top: dict[str, Any] = {}
+        self._usage: dict[str, Any] = {}
+        self._blocks: dict[int, dict[str, Any]] = {}
+        self._texts: dict[tuple[int, str], list[str]] = {}
+
+    def add(self, event: Mapping[str, Any]) -> bool:
+        """Take in one event; whether it ends the message before its time."""
         match event:
             case {"type": "message_start", "message": dict(start)}:
-                body |= start
-                usage |= _object(start.get("usage")) | {"output_tokens": None}
+                self._top |= start
+                self._usage |= _object(start.get("usage")) | {"output_tokens": None}
             case {"type": "content_block_start", "content_block": dict(block)}:
-                blocks[_index(event)] = {**block}
+                self._blocks[_index(event)] = {**block}
             case {"type": "content_block_delta", "delta": dict(delta)}:
-                for name, text in delta.items():
-                    if name != "type" and isinstance(text, str) and text:
-                        texts.setdefault((_index(event), name), []).append(text)
+                self._grow(_index(event), delta)
             case {"type": "message_delta"}:
-                body |= _object(event.get("delta"))
-                usage |= _object(event.get("usage"))
+                self._top |= _object(event.get("delta"))
+                self._usage |= _object(event.get("usage"))
             case {"error": error} if error:
-                body |= {"type": body.get("type", "error"), "error": error}
-                break
-    for (index, name), pieces in texts.items():
-        _put(blocks.setdefault(index, {"type": "text"}), name, "".join(pieces))
-    if usage:
-        body["usage"] = {name: value for name, value in usage.items() if value is not None}
-    return body | {"content": [blocks[index] for index in sorted(blocks)]}
+                self._top |= {"type": self._top.get("type", "error"), "error": error}
+                return True
+        return False
+
+    def body(self) -> dict[str, Any]:
+        """The message as one body."""
+        for (index, name), pieces in self._texts.items():
+            _put(self._blocks.setdefault(index, {"type": "text"}), name, "".join(pieces))
+        if self._usage:
+            told = {name: value for name, value in self._usage.items() if value is not None}
+            self._top["usage"] = told
+        return self._top | {"content": [self._blocks[index] for index in sorted(self._blocks)]}
+
+    def _grow(self, index: int, delta: Mapping[str, Any]) -> None:
+        for name, text in delta.items():
+            if name != "type" and isinstance(text, str) and text:
+                self._texts.setdefault((index, name), []).append(text)
 
 
 def _put(block: dict[str, Any], name: str, text: str) -> None:

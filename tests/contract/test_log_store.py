@@ -18,7 +18,7 @@ from gateway.errors import BadQuery, StoreError
 from gateway.log.cipher import Keyring
 from gateway.log.filter import Filter
 from gateway.log.ingest import Ingester
-from gateway.log.record import new_id
+from gateway.log.record import Invocation, Verdict, new_id
 from gateway.log.spool import SpoolWriter
 from gateway.log.store import Offset, Store
 from learner.dataset.build import build, count_new
@@ -283,6 +283,39 @@ def test_a_spool_is_ingested_exactly_once_and_learnt_from(place: Place, tmp_path
     assert new == built.train + built.held_out == 80
     samples = [*read(built.path, "train"), *read(built.path, "held_out")]
     assert sum("corrected" in str(sample.demonstration) for sample in samples) == 1
+
+
+def test_a_log_of_an_earlier_version_gets_the_columns_of_keys_and_verdicts(place: Place) -> None:
+    with place.open() as store:
+        Ingester(store, _spooled(place, invocation()), now=lambda: NOW).run_once()
+        with store.transaction() as transaction:
+            for view in ("episodes", "feedback_current"):
+                transaction.execute(f"DROP VIEW {view}")
+            for column in ("key_id", "verdicts"):
+                transaction.execute(f"ALTER TABLE invocations DROP COLUMN {column}")
+            transaction.execute("COMMENT ON TABLE spool_segments IS 'earlier'")
+
+    verdicts = [Verdict(guard="g", stage="before", action="allow", score=1.0)]
+    with place.open() as store:
+        spool = _spooled(place, invocation(key_id="key_1", verdicts=verdicts))
+        Ingester(store, spool, now=lambda: NOW).run_once()
+        rows = store.rows(
+            "SELECT key_id, verdicts->>'$[0].guard' AS guard FROM invocations ORDER BY id"
+        )
+        steps = store.rows("SELECT sum(steps)::BIGINT AS n FROM episodes")
+
+    assert [(row["key_id"], row["guard"]) for row in rows] == [(None, None), ("key_1", "g")]
+    assert steps == [{"n": 2}]
+
+
+def _spooled(place: Place, *calls: Invocation) -> Path:
+    """A spool that holds these."""
+    spool = place.folder.parent / "spool"
+    writer = SpoolWriter(spool, "w0")
+    for call in calls:
+        writer.append(call)
+    writer.close()
+    return spool
 
 
 def test_after_compaction_no_file_holds_what_was_deleted(place: Place) -> None:

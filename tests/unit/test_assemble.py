@@ -180,8 +180,178 @@ def test_wherever_a_stream_is_cut_the_beginning_is_kept() -> None:
         assert text.count(" ") == stream[:cut].count("}]}")
 
 
+ITEM = {"id": "msg", "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+STARTED = {"id": "resp", "object": "response", "model": "m", "status": "in_progress", "output": []}
+
+
+def responded(kind: str, **fields: Any) -> dict[str, Any]:
+    return {"type": f"response.{kind}", "sequence_number": 0, **fields}
+
+
+def piece(text: str, kind: str = "output_text", **place: int) -> dict[str, Any]:
+    return responded(
+        f"{kind}.delta", **({"output_index": 0, "content_index": 0} | place), delta=text
+    )
+
+
+def test_a_response_is_what_its_last_event_says() -> None:
+    whole = STARTED | {"status": "completed", "output": [ITEM], "usage": {"input_tokens": 3}}
+
+    body = completion(
+        sse(
+            responded("created", response=STARTED),
+            piece("a"),
+            responded("completed", response=whole),
+        )
+    )
+
+    assert body == whole
+
+
+def test_a_response_that_was_cut_is_put_together_from_its_pieces() -> None:
+    done = {"id": "r", "type": "reasoning", "content": [{"type": "reasoning_text", "text": "hm"}]}
+    call = {"id": "f", "type": "function_call", "name": "refund", "arguments": ""}
+    part = {"type": "output_text", "text": "", "annotations": []}
+
+    body = completion(
+        sse(
+            responded("created", response=STARTED),
+            responded("output_item.added", output_index=0, item={"id": "r", "type": "reasoning"}),
+            piece("hm", "reasoning_text"),
+            responded("output_item.done", output_index=0, item=done),
+            responded("output_item.added", output_index=1, item=ITEM),
+            responded("content_part.added", output_index=1, content_index=0, part=part),
+            piece("one ", output_index=1),
+            piece("two", output_index=1),
+            piece("No.", "refusal", output_index=1, content_index=1),
+            responded("output_item.added", output_index=2, item=call),
+            responded("function_call_arguments.delta", output_index=2, delta='{"a"'),
+            responded("function_call_arguments.delta", output_index=2, delta=":1"),
+            done=False,
+        )
+    )
+
+    assert body == STARTED | {
+        "output": [
+            done,
+            ITEM | {"content": [part | {"text": "one two"}, {"refusal": "No."}]},
+            call | {"arguments": '{"a":1'},
+        ]
+    }
+
+
+def test_a_response_that_failed_says_so() -> None:
+    failed = STARTED | {"status": "failed", "error": {"code": "server_error", "message": "oops"}}
+
+    told = completion(sse(responded("created", response=STARTED), piece("a"), {"type": "error"}))
+    whole = completion(sse(responded("failed", response=failed)))
+
+    assert told is not None
+    assert (told["error"], told["output"]) == ({"type": "error"}, [{"content": [{"text": "a"}]}])
+    assert whole == failed
+
+
+def said(*events: dict[str, Any]) -> str:
+    """A stream of messages, as vLLM sends it."""
+    start = {
+        "id": "msg",
+        "type": "message",
+        "role": "assistant",
+        "content": [],
+        "model": "m",
+        "stop_reason": None,
+        "usage": {"input_tokens": 30, "output_tokens": 0, "cache_read_input_tokens": 10},
+    }
+    return sse({"type": "message_start", "message": start}, *events, done=False)
+
+
+def block(index: int, **fields: Any) -> list[dict[str, Any]]:
+    """A content block and its pieces."""
+    pieces = fields.pop("pieces")
+    return [
+        {"type": "content_block_start", "index": index, "content_block": fields},
+        *({"type": "content_block_delta", "index": index, "delta": one} for one in pieces),
+        {"type": "content_block_stop", "index": index},
+    ]
+
+
+THOUGHT = block(
+    0,
+    type="thinking",
+    thinking="",
+    pieces=[
+        {"type": "thinking_delta", "thinking": "h"},
+        {"type": "thinking_delta", "thinking": "m"},
+        {"type": "signature_delta", "signature": "s"},
+    ],
+)
+TOLD = block(1, type="text", text="", pieces=[{"type": "text_delta", "text": t} for t in "ab"])
+CALLED = block(
+    2,
+    type="tool_use",
+    id="t",
+    name="refund",
+    input={},
+    pieces=[{"type": "input_json_delta", "partial_json": t} for t in ("", '{"a"', ": 1}")],
+)
+
+
+def test_a_message_is_put_together_with_its_last_usage() -> None:
+    end = {
+        "type": "message_delta",
+        "delta": {"stop_reason": "tool_use", "stop_sequence": None},
+        "usage": {"input_tokens": 30, "output_tokens": 9, "cache_read_input_tokens": 10},
+    }
+
+    body = completion(said(*THOUGHT, *TOLD, *CALLED, end, {"type": "message_stop"}))
+
+    assert json.loads(msgspec.json.encode(body)) == {
+        "id": "msg",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "stop_reason": "tool_use",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 30, "output_tokens": 9, "cache_read_input_tokens": 10},
+        "content": [
+            {"type": "thinking", "thinking": "hm", "signature": "s"},
+            {"type": "text", "text": "ab"},
+            {"type": "tool_use", "id": "t", "name": "refund", "input": {"a": 1}},
+        ],
+    }
+
+
+def test_a_message_that_was_cut_keeps_what_came_and_claims_no_tokens_written() -> None:
+    body = completion(said(*TOLD, *CALLED[:3]))
+
+    assert body is not None
+    assert body["usage"] == {"input_tokens": 30, "cache_read_input_tokens": 10}
+    assert [one.get("text", one.get("input")) for one in body["content"]] == ["ab", '{"a"']
+    assert body["stop_reason"] is None
+
+
+def test_a_message_that_failed_says_so() -> None:
+    failed = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
+
+    late, at_once = completion(said(*TOLD, failed, *CALLED)), completion(sse(failed))
+
+    assert late is not None
+    assert (late["type"], late["error"], len(late["content"])) == ("message", failed["error"], 1)
+    assert at_once == {**failed, "content": []}
+
+
 _names = st.sampled_from(
-    ["choices", "delta", "index", "tool_calls", "function", "content", "usage", "error", "id"]
+    [
+        *("choices", "delta", "index", "tool_calls", "function", "content", "usage", "error", "id"),
+        *("type", "item", "part", "output_index", "response", "message", "content_block"),
+    ]
+)
+_kinds = st.sampled_from(
+    [
+        *("response.created", "response.output_text.delta", "response.output_item.done"),
+        *("response.content_part.added", "response.completed", "message_start", "message_delta"),
+        *("content_block_start", "content_block_delta", "error"),
+    ]
 )
 _json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -191,9 +361,15 @@ _json = st.recursive(
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.dictionaries(_names, _json, max_size=4), max_size=4))
-def test_no_stream_is_too_odd_to_be_put_together(events: list[dict[str, Any]]) -> None:
-    body = completion(sse(*events))
+@given(
+    st.lists(st.dictionaries(_names, _json, max_size=4), max_size=4),
+    st.lists(st.none() | _kinds, min_size=4, max_size=4),
+)
+def test_no_stream_is_too_odd_to_be_put_together(
+    events: list[dict[str, Any]], kinds: list[str | None]
+) -> None:
+    typed = zip(events, kinds, strict=False)
+    body = completion(sse(*(event | ({"type": kind} if kind else {}) for event, kind in typed)))
 
-    assert body is None or isinstance(body["choices"], list)
+    assert body is None or isinstance(body.get("choices", []), list)
     msgspec.json.encode(body)

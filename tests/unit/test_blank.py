@@ -9,7 +9,7 @@ from gateway.log.blank import blank
 from gateway.log.cipher import Cipher
 from gateway.log.done import keep, kept
 from gateway.log.erasure import Erased
-from gateway.log.record import Erasure, Feedback, Invocation, decode, encode, new_id
+from gateway.log.record import Erasure, Feedback, Invocation, Verdict, decode, encode, new_id
 from gateway.log.spool import SpoolWriter
 from tests.factories import NOW, body, demonstration, invocation
 
@@ -105,7 +105,12 @@ def test_a_line_that_loses_only_its_bodies_keeps_its_length(
     spool: Path, cipher: Cipher | None
 ) -> None:
     chunk = '{"choices":[],"model":"base","usage":{"prompt_tokens":3,"completion_tokens":2}}'
-    call = secret(stored=True, response=msgspec.Raw(b"null"), sse=f"data: {chunk}\n\n" * 9)
+    call = secret(
+        stored=True,
+        response=msgspec.Raw(b"null"),
+        sse=f"data: {chunk}\n\n" * 9,
+        verdicts=[Verdict(guard="g", stage="before", action="flag", reason=MARKER, score=0.5)],
+    )
     segment = spool / "w0-1.jsonl"
     segment.write_bytes(encode(call, cipher))
     size = segment.stat().st_size
@@ -117,6 +122,7 @@ def test_a_line_that_loses_only_its_bodies_keeps_its_length(
     assert isinstance(left, Invocation)
     assert bytes(left.request).strip() == bytes(left.response) == b"null"
     assert (left.input_tokens, left.output_tokens) == (3, 2)
+    assert left.verdicts == [Verdict(guard="g", stage="before", action="flag", score=0.5)]
     assert (left.id, left.subject_id, left.stored, left.train_ok, left.sse) == (
         call.id,
         call.subject_id,

@@ -20,7 +20,7 @@ from gateway.log.filter import Condition, Filter
 from gateway.log.import_.intake import canonical
 from gateway.log.import_.run import Import, Rejects, Spooled, shape_of
 from gateway.log.ingest import Ingester
-from gateway.log.record import Edit, Feedback, Record, new_id
+from gateway.log.record import Edit, Feedback, Record, Verdict, new_id
 from gateway.log.spool import SpoolWriter
 from gateway.log.store import Store
 from tests.factories import NOW, body, demonstration, intake, invocation
@@ -294,6 +294,8 @@ def full() -> list[Record]:
         duration=1.5,
         cost=0.00021,
         subject_id="ab" * 16,
+        key_id="key_1",
+        verdicts=[Verdict(guard="g", stage="after", action="flag", reason="hm", score=0.5)],
         stored=True,
         tags={"task": "refund", "": "empty", "k'": 'v"'},
         finish_reasons=["stop", ""],
@@ -340,7 +342,7 @@ def test_parquet_brings_whole_rows_back_byte_for_byte_into_another_log(
         bring(other, "parquet", tmp_path / "elsewhere" / "frozen")
         after = everything(other)
 
-    assert written == {"invocations": 2, "feedback": 2, "edits": 1}
+    assert written == {"invocations": 2, "feedback": 3, "edits": 1}
     assert after == before
 
 

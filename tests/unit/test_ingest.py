@@ -11,9 +11,11 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.errors import StoreBroken, StoreError, StoreFull
 from gateway.log import done, erasure, ingest, rows
@@ -27,6 +29,7 @@ from gateway.log.record import (
     Incident,
     Invocation,
     Record,
+    Verdict,
     decode,
     encode,
     new_id,
@@ -766,19 +769,103 @@ def test_a_segment_is_locked_before_it_can_be_seen(
     assert count(store) == 1
 
 
-_good = st.builds(lambda: encode(invocation()))
+def test_what_is_sent_again_with_its_id_is_in_the_log_once_as_it_came_first(
+    store: Store, spool: Path
+) -> None:
+    call = invocation()
+    said = demonstration(call.id, order="1")
+    other = replace(demonstration(call.id, order="2"), id=said.id)
+    dead(spool, call, said, other)
+    drain(ingester(store, spool))
+
+    dead(spool, other)
+    drain(ingester(store, spool))
+
+    found = store.rows("SELECT value FROM feedback")
+    assert ["1" in one["value"] for one in found] == [True]
+
+
+def test_an_erasure_sent_again_reaches_no_further_than_the_first(store: Store, spool: Path) -> None:
+    def call(seconds: int) -> Invocation:
+        return invocation(subject_id="ann", ts=NOW + timedelta(seconds=seconds))
+
+    first = Erasure(id=new_id(), ts=NOW, tenant="default", subject_id="ann")
+    again = replace(first, ts=NOW + timedelta(seconds=10))
+    kept = [call(5), call(8)]
+    dead(spool, call(0), kept[0], first, again)
+    drain(ingester(store, spool))
+
+    dead(spool, kept[1], again)
+    drain(ingester(store, spool))
+
+    assert ids(store) == [str(one.id) for one in kept]
+    assert count(store, "erasures") == 1
+    steps = store.rows("SELECT sum(invocations)::BIGINT AS n FROM erasure_steps")
+    assert steps == [{"n": 1}]
+
+
+def test_what_guards_scored_is_feedback_on_the_call_however_often_it_is_read(
+    store: Store, spool: Path
+) -> None:
+    verdicts = [
+        Verdict(guard="tone", stage="before", action="allow", score=0.25),
+        Verdict(guard="tone", stage="after", action="flag", score=0.75, reason="curt"),
+        Verdict(guard="cards", stage="after", action="redact", reason="a number"),
+    ]
+    call = invocation(verdicts=verdicts, key_id="key_1")
+    for _ in range(2):
+        dead(spool, call)
+        drain(ingester(store, spool))
+
+    said = store.rows(
+        "SELECT name, source, evaluator, score_value, explanation FROM feedback_current "
+        "ORDER BY score_value"
+    )
+    (row,) = store.rows("SELECT key_id, verdicts FROM invocations")
+    assert [tuple(one.values()) for one in said] == [
+        ("tone", "guard", "tone:before", 0.25, None),
+        ("tone", "guard", "tone:after", 0.75, "curt"),
+    ]
+    assert row["key_id"] == "key_1"
+    assert msgspec.json.decode(row["verdicts"], type=list[Verdict]) == verdicts
+
+
+def test_of_a_call_whose_bodies_were_erased_no_guards_reason_stays(
+    store: Store, spool: Path
+) -> None:
+    reason = "it says 4111 1111 1111 1111"
+    scored = Verdict(guard="cards", stage="before", action="flag", score=1.0, reason=reason)
+    here, late = (invocation(subject_id="ann", verdicts=[scored]) for _ in range(2))
+    erased = Erasure(id=new_id(), ts=NOW, tenant="default", scope="bodies", subject_id="ann")
+    dead(spool, here)
+    drain(ingester(store, spool))
+
+    dead(spool, erased)
+    drain(ingester(store, spool))
+    dead(spool, late)
+    drain(ingester(store, spool))
+
+    assert store.rows("SELECT count(*) AS n FROM invocations WHERE verdicts IS NOT NULL") == [
+        {"n": 0}
+    ]
+    said = store.rows("SELECT score_value, explanation FROM feedback")
+    assert said == [{"score_value": 1.0, "explanation": None}] * 2
+
+
+_whole = st.none()
 _bad = st.binary(max_size=60)
-_torn = st.builds(lambda n: encode(invocation())[:n], st.integers(1, 300))
+_torn = st.integers(1, 300)
 
 
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(pieces=st.lists(st.one_of(_good, _bad, _torn), max_size=8), cut=st.integers(0, 2000))
+@given(pieces=st.lists(st.one_of(_whole, _bad, _torn), max_size=8), cut=st.integers(0, 2000))
 def test_whatever_a_segment_holds_is_in_the_log_once_or_named(
-    store: Store, spool: Path, pieces: list[bytes], cut: int
+    store: Store, spool: Path, pieces: list[bytes | int | None], cut: int
 ) -> None:
-    content = b"".join(pieces)[: max(cut, 400)]
+    written = (one if isinstance(one, bytes) else encode(invocation())[:one] for one in pieces)
+    content = b"".join(written)[: max(cut, 400)]
     readable = [line for line in content.split(b"\n")[:-1] if _is_whole(line)]
     segment = dead(spool, content)
     before, damaged = count(store), _named(store, segment)

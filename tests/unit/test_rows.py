@@ -59,6 +59,7 @@ def test_what_the_record_brings_along_is_believed() -> None:
         "cache_read_input_tokens": 0,
         "reasoning_output_tokens": 4,
         "cost": 0.5,
+        "key_id": "key_1",
         "prompt_hash": "abc",
         "origin": "bedrock",
         "error_type": "throttled",
@@ -99,6 +100,122 @@ def test_an_error_inside_a_stream_is_the_engines(
     changes: dict[str, Any], error_type: str | None
 ) -> None:
     assert row(invocation(**changes))["error_type"] == error_type
+
+
+RESPONSES = {
+    "input_tokens": 30,
+    "input_tokens_details": {"cached_tokens": 10},
+    "output_tokens": 20,
+    "output_tokens_details": {"reasoning_tokens": 5},
+}
+MESSAGES = {
+    "input_tokens": 18,
+    "cache_read_input_tokens": 10,
+    "cache_creation_input_tokens": 2,
+    "output_tokens": 20,
+}
+
+
+@pytest.mark.parametrize(
+    ("body", "tokens", "finish_reasons"),
+    [
+        (
+            {"object": "response", "status": "completed", "usage": RESPONSES},
+            (30, 20, 10, 5),
+            ["completed"],
+        ),
+        (
+            {
+                "object": "response",
+                "status": "incomplete",
+                "incomplete_details": {"reason": "max_output_tokens"},
+                "usage": RESPONSES | {"input_tokens_details": None, "output_tokens_details": None},
+            },
+            (30, 20, None, None),
+            ["max_output_tokens"],
+        ),
+        (
+            {"type": "message", "stop_reason": "end_turn", "usage": MESSAGES},
+            (30, 20, 10, None),
+            ["end_turn"],
+        ),
+        (
+            {"object": "text_completion", "choices": [{"text": "a", "finish_reason": "length"}]},
+            (None, None, None, None),
+            ["length"],
+        ),
+        (
+            {"object": "list", "data": [], "usage": {"prompt_tokens": 9, "completion_tokens": 0}},
+            (9, 0, None, None),
+            None,
+        ),
+    ],
+    ids=["response", "response cut short", "message", "text completion", "embeddings"],
+)
+def test_the_answer_of_every_surface_has_its_tokens_in_columns(
+    body: dict[str, Any], tokens: tuple[int | None, ...], finish_reasons: list[str] | None
+) -> None:
+    made = row(invocation(response=raw({"id": "a", "model": "m"} | body)))
+
+    assert (
+        made["input_tokens"],
+        made["output_tokens"],
+        made["cache_read_input_tokens"],
+        made["reasoning_output_tokens"],
+    ) == tokens
+    assert made["finish_reasons"] == finish_reasons
+    assert (made["response_id"], made["response_model"]) == ("a", "m")
+
+
+def test_of_several_usages_of_a_stream_the_last_one_counts_also_when_it_was_cut() -> None:
+    events = [
+        {
+            "id": "c",
+            "choices": [{"index": 0, "delta": {"content": "a"}}],
+            "usage": {"prompt_tokens": 7, "completion_tokens": n},
+        }
+        for n in (1, 2, 3)
+    ]
+    cut = stream(*events).removesuffix("data: [DONE]\n\n") + 'data: {"choices":[],"usage":{"pro'
+
+    made = row(invocation(response=msgspec.Raw(b"null"), sse=cut))
+
+    assert (made["input_tokens"], made["output_tokens"]) == (7, 3)
+    assert made["finish_reasons"] == [""]
+
+
+@pytest.mark.parametrize("vector", [[0.1] * 8, "AACAPwAAAEA="])
+def test_the_vectors_of_an_embeddings_call_are_not_kept(vector: Any) -> None:
+    data = [{"object": "embedding", "index": n, "embedding": vector} for n in range(2)]
+    answered = raw({"object": "list", "data": data, "model": "m", "usage": {"prompt_tokens": 4}})
+
+    made = row(invocation(operation_name="embeddings", response=answered))
+
+    assert json.loads(made["response"]) == {
+        "object": "list",
+        "data": [{"object": "embedding", "index": 0}, {"object": "embedding", "index": 1}],
+        "model": "m",
+        "usage": {"prompt_tokens": 4},
+    }
+    assert made["input_tokens"] == 4
+
+
+@pytest.mark.parametrize("odd", [raw({"error": {"message": "x"}}), raw({"data": [1]}), raw("no")])
+def test_an_embeddings_answer_without_vectors_is_kept_as_it_is(odd: msgspec.Raw) -> None:
+    made = row(invocation(operation_name="embeddings", response=odd))
+
+    assert made["response"] == bytes(odd).decode()
+
+
+def test_only_the_prompt_of_a_chat_completion_has_a_hash() -> None:
+    others = [
+        {"operation_name": "text_completion"},
+        {"response": raw({"type": "message", "content": []})},
+        {"response": raw({"type": "error", "error": {"message": "no"}})},
+    ]
+
+    assert row(invocation())["prompt_hash"]
+    assert [row(invocation(**other))["prompt_hash"] for other in others] == [None] * 3
 
 
 def test_bodies_are_stored_byte_for_byte() -> None:

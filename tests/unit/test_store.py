@@ -121,7 +121,8 @@ def test_a_log_of_an_earlier_version_gets_the_columns_it_lacks(path: Path) -> No
     with duckdb.connect(str(path)) as earlier:
         earlier.execute("DROP VIEW episodes; DROP VIEW feedback_current")
         earlier.execute("ALTER TABLE invocations DROP COLUMN origin")
-        earlier.execute("ALTER TABLE invocations DROP COLUMN stored")
+        for column in ("stored", "key_id", "verdicts"):
+            earlier.execute(f"ALTER TABLE invocations DROP COLUMN {column}")
         earlier.execute("COMMENT ON TABLE spool_segments IS 'earlier'")
 
     with Store(path) as store:

@@ -7,7 +7,7 @@ from gateway.errors import BadRow
 from gateway.log.import_.chat import completion, content_of, data_url, joined, put, tool_call
 from gateway.log.import_.converse import stop
 from gateway.log.import_.intake import mapping
-from gateway.log.message import message
+from gateway.log.message import message as put_together
 
 _STOPS: Final = {
     "end_turn": "stop",
@@ -76,7 +76,7 @@ def response(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def folded(chunks: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The message that the events of a stream tell. Raises BadRow when one is an error."""
-    body = message(chunks)
+    body = put_together(chunks)
     if error := body.get("error"):
         raise BadRow(f"the stream broke off: {mapping(error).get('message')}")
     return body
@@ -126,4 +126,3 @@ def _tool_choice(choice: Mapping[str, Any]) -> Any:
     if kind == "tool":
         return {"type": "function", "function": {"name": choice["name"]}}
     return {"auto": "auto", "any": "required", "none": "none"}.get(str(kind))
-
