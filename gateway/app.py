@@ -9,7 +9,8 @@ from functools import partial
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from gateway.api import chat, envelope, feedback, health, models, owner, scores
+from gateway.api import chat, envelope, feedback, health, keys, models, owner, scores
+from gateway.cors import Cors
 from gateway.log.cipher import Cipher
 from gateway.log.spool import SpoolWriter
 from gateway.log.subject import SubjectKey
@@ -34,7 +35,8 @@ def create_app(
     app = FastAPI(title="Ratchet", lifespan=worker)
     app.state.settings, app.state.now = settings, now
     envelope.install(app)
-    for resource in (models, feedback, scores, owner, health):
+    Cors.of(settings.cors.origins).install(app)
+    for resource in (models, keys, feedback, scores, owner, health):
         app.include_router(resource.router)
     return app
 

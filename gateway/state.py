@@ -8,58 +8,109 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Self
 
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from gateway.errors import Unauthorized
 from gateway.keys import Key, KeyBook, KeyStore
+from gateway.once import Once
 from serving.database import open_database
 from serving.registry import Registry, RoutingSnapshot
 
 logger = logging.getLogger(__name__)
 
+_ASK_EVERY_S = 0.005
+"""How often unknown keys may have the database asked whether there is news."""
+
+_UNREADABLE = (SQLAlchemyError, sqlite3.Error)
+
 
 class State:
     """The latest snapshot of the database. Reading it costs nothing; a poll costs microseconds."""
 
-    def __init__(self, registry: Registry, keys: KeyStore, *, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, registry: Registry, database: Engine, *, now: Callable[[], datetime]
+    ) -> None:
         self._registry = registry
-        self._key_store = keys
+        self._database = database
         self._now = now
         self._version = -1
-        self._refreshed = 0.0
+        self._refreshed = self._looked = self._asked = 0.0
+        self.keys = KeyStore(database)
+        """All there is to know of keys. It reads and writes: never on the event loop."""
+        self.once = Once(database)
+        """The ids of requests that may be sent again. As blocking."""
+        self.following = False
+        """Whether somebody keeps this fresh."""
         self.snapshot: RoutingSnapshot
         self._book: KeyBook
         self.refresh()
 
     @classmethod
     def open(cls, url: str, *, now: Callable[[], datetime]) -> Self:
-        """Connect to the database at ``url``."""
-        return cls(Registry.open(url), KeyStore(open_database(url)), now=now)
+        """Connect to the database at ``url``. Raises SQLAlchemyError, ValueError."""
+        return cls(Registry.open(url), open_database(url), now=now)
+
+    @property
+    def age_s(self) -> float:
+        """How long ago the database last answered."""
+        return time.monotonic() - self._looked
 
     def key(self, headers: Mapping[bytes, bytes]) -> Key:
-        """Who sent these headers, named in lower case. Raises Unauthorized. Costs two look-ups."""
+        """Who sent these headers, named in lower case. Raises Unauthorized. Costs two look-ups.
+
+        A key that was made just now opens at once.
+        """
+        try:
+            return self._book.key(headers)
+        except Unauthorized:
+            asked = time.monotonic()
+            if asked - self._asked < _ASK_EVERY_S:
+                raise
+            self._asked = asked
+            if not self._caught_up():
+                raise
         return self._book.key(headers)
 
     def refresh(self) -> None:
         """Read everything anew."""
-        self._version = self._registry.data_version()
+        version = self._registry.data_version()
         self.snapshot = self._registry.snapshot(now=self._now())
-        self._book = KeyBook(self._key_store.active(), now=self._now)
-        self._refreshed = time.monotonic()
+        self._book = KeyBook(self.keys.active(), now=self._now)
+        self._version = version
+        self._refreshed = self._looked = time.monotonic()
 
     async def follow(self, *, poll_s: float, refresh_s: float) -> None:
         """Keep fresh, forever. While the database cannot be read, the last snapshot stands."""
-        while True:
-            await asyncio.sleep(poll_s)
-            try:
-                if (
-                    self._registry.data_version() != self._version
-                    or time.monotonic() - self._refreshed > refresh_s
-                ):
-                    self.refresh()
-            except (SQLAlchemyError, sqlite3.Error):
-                logger.exception("cannot read the state; serving by what is known")
-                await asyncio.sleep(1.0)
+        self.following = True
+        try:
+            while True:
+                await asyncio.sleep(poll_s)
+                if time.monotonic() - self._refreshed > refresh_s:
+                    self._version = -1
+                try:
+                    self._catch_up()
+                except _UNREADABLE:
+                    logger.exception("cannot read the state; serving by what is known")
+                    await asyncio.sleep(1.0)
+        finally:
+            self.following = False
 
     def close(self) -> None:
         """Let go of the database."""
         self._registry.close()
+        self._database.dispose()
+
+    def _caught_up(self) -> bool:
+        """Whether there was something new to know."""
+        try:
+            return self._catch_up()
+        except _UNREADABLE:
+            return False
+
+    def _catch_up(self) -> bool:
+        if self._registry.data_version() == self._version:
+            self._looked = time.monotonic()
+            return False
+        self.refresh()
+        return True

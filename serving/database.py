@@ -64,7 +64,7 @@ def open_database(url: str) -> Engine:
 def create_tables(engine: Engine, metadata: sa.MetaData) -> None:
     """Create what is missing of ``metadata``; safe when several processes start at once.
 
-    Tables of an earlier release get the columns and indexes that they lack. A column added later
+    Tables of an earlier release get the columns that they lack. A column added later
     is nullable or has a server default, so that the rows, and writers, of before still fit.
     """
     with write(engine) as connection:
@@ -101,8 +101,6 @@ def _complete(connection: Connection, table: sa.Table) -> None:
         if column.name not in there:
             what = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
             connection.exec_driver_sql(f"ALTER TABLE {quoted} ADD COLUMN {what}")
-    for index in table.indexes:
-        index.create(connection, checkfirst=True)
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

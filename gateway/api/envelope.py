@@ -1,5 +1,6 @@
 """Exceptions become HTTP here, in OpenAI's envelope, and nowhere else."""
 
+import logging
 import re
 from typing import Any
 
@@ -7,9 +8,12 @@ import msgspec
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
-from gateway.errors import GatewayError, InvalidRequest
+from gateway.errors import GatewayError, InvalidRequest, StateUnavailable
+
+logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 2
 _VALIDATION = re.compile(r"validation error.*?'msg': '([^']+)'", re.DOTALL)
@@ -62,6 +66,12 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(GatewayError)
     async def _ours(_: Request, error: GatewayError) -> JSONResponse:
+        return JSONResponse(envelope(error), error.status, headers=headers_of(error))
+
+    @app.exception_handler(SQLAlchemyError)
+    async def _database(_: Request, failed: SQLAlchemyError) -> JSONResponse:
+        logger.error("the database does not answer: %s", failed)
+        error = StateUnavailable("The gateway's database does not answer. Please retry.")
         return JSONResponse(envelope(error), error.status, headers=headers_of(error))
 
     @app.exception_handler(RequestValidationError)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api.body import as_object, checked
 from gateway.api.caller import Caller
+from gateway.api.idempotency import id_of
 from gateway.api.opinion import Opinion, answer_named, feedback
 from gateway.errors import InvalidRequest
 from gateway.keys import Key
@@ -69,10 +70,11 @@ async def give_feedback(request: Request, key: Caller) -> dict[str, Any]:
 
 async def take(opinion: Opinion, request: Request, key: Key, *, dryrun: bool = False) -> UUID:
     """Record it, unless it is only to be checked. Raises InvalidRequest, RecordFailed."""
+    feedback_id = new_id() if dryrun else await id_of(request, key)
     now: Callable[[], datetime] = request.app.state.now
     recorder: Recorder = request.app.state.recorder
     metrics = request.app.state.settings.metrics
-    record = feedback(opinion, metrics, feedback_id=new_id(), tenant=key.tenant, at=now())
+    record = feedback(opinion, metrics, feedback_id=feedback_id, tenant=key.tenant, at=now())
     if not dryrun:
         await recorder.keep(record)
     return record.id

@@ -1,4 +1,7 @@
-"""``GET /health/ready``: whether this worker can answer, and how its spool is."""
+"""``GET /health/live`` and ``/health/ready``: whether this worker runs, and can answer.
+
+They need no key, and nothing that is short when there is much to do: no engine, no spool.
+"""
 
 from typing import Annotated, Any
 
@@ -14,22 +17,38 @@ from gateway.state import State
 router = APIRouter()
 
 
+@router.get("/health/live")
+async def live() -> dict[str, bool]:
+    """This worker turns its loop: whoever waits long for this may restart it."""
+    return {"live": True}
+
+
 @router.get("/health/ready")
-def ready(request: Request, state: Annotated[State, Depends(state_of)]) -> JSONResponse:
-    """Whether each alias has an engine to answer it; what waits in the spool, and what was lost."""
+async def ready(request: Request, state: Annotated[State, Depends(state_of)]) -> JSONResponse:
+    """Whether each alias has an engine to answer it; what waits in the spool, and what was lost.
+
+    While the database cannot be read the worker serves by what it knows, and stays ready:
+    ``state.age_s`` says how old that is.
+    """
     snapshot = state.snapshot
     aliases: dict[str, Any] = {
         name: bool(snapshot.serving(route)) for name, route in snapshot.routes.items()
     }
-    is_ready = bool(aliases) and all(aliases.values())
+    draining: bool = getattr(request.app.state, "draining", False)
+    is_ready = bool(aliases) and all(aliases.values()) and state.following and not draining
     recorder: Recorder = request.app.state.recorder
     settings: GatewaySettings = request.app.state.settings
-    spool = {
-        "waiting_bytes": _size(settings),
-        "dropped": recorder.dropped,
-        "error": recorder.error,
+    body = {
+        "ready": is_ready,
+        "draining": draining,
+        "aliases": aliases,
+        "state": {"following": state.following, "age_s": round(state.age_s, 3)},
+        "spool": {
+            "waiting_bytes": _size(settings),
+            "dropped": recorder.dropped,
+            "error": recorder.error,
+        },
     }
-    body = {"ready": is_ready, "aliases": aliases, "spool": spool}
     return JSONResponse(body, 200 if is_ready else 503)
 
 

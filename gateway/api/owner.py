@@ -1,6 +1,6 @@
-"""What the owner of the log answers: stored completions and erasures, passed on to the learner.
+"""What the owner of the log answers: stored completions, erasures, usage; the learner is asked.
 
-The learner's socket trusts whoever reaches it, so the key is checked here and the tenant told.
+The learner's socket trusts whoever reaches it, so the key is checked here, and it is told whose.
 """
 
 from pathlib import Path
@@ -11,12 +11,19 @@ from fastapi import APIRouter, Request, Response
 from yarl import URL
 
 from gateway.api.body import whole
-from gateway.api.caller import Caller
+from gateway.api.caller import Admin, Caller, Known
+from gateway.api.idempotency import id_of
 from gateway.errors import LogUnavailable
+from gateway.keys import Key, Scope
 
 router = APIRouter()
 
 TENANT = "x-ratchet-tenant"
+KEY = "x-ratchet-key"
+SCOPES = "x-ratchet-scopes"
+ID = "x-ratchet-id"
+"""The id of what the request makes: one that is sent again, by its ``Idempotency-Key``, has it too.
+"""
 TIMEOUT_S = 60.0
 _KEPT = ("content-type", "retry-after")
 
@@ -42,9 +49,9 @@ class Owner:
                 return Response(await answer.read(), answer.status, headers=kept)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise LogUnavailable(
-                "The owner of the log does not answer, so stored completions and erasures cannot "
-                "be read or changed right now. Answers and feedback are taken and recorded all "
-                "the same. Please retry; if it lasts, see whether the learner runs."
+                "The owner of the log does not answer, so stored completions, erasures and "
+                "usage cannot be read or changed right now. Answers and feedback are taken and "
+                "recorded all the same. Please retry; if it lasts, see whether the learner runs."
             ) from error
 
 
@@ -53,16 +60,37 @@ class Owner:
 @router.post("/v1/chat/completions/{completion_id}")
 @router.delete("/v1/chat/completions/{completion_id}")
 @router.get("/v1/chat/completions/{completion_id}/messages")
+async def stored_completions(request: Request, key: Caller) -> Response:
+    """The stored completions of the key's tenant."""
+    return await _asked(request, key)
+
+
 @router.post("/v1/erasures")
 @router.get("/v1/erasures")
 @router.get("/v1/erasures/{erasure_id}")
-async def ask_owner(request: Request, key: Caller) -> Response:
-    """The learner's answer for the key's tenant."""
+async def erasures(request: Request, key: Admin) -> Response:
+    """Whom the key's tenant wants forgotten."""
+    return await _asked(request, key)
+
+
+@router.get("/v1/usage")
+async def usage(request: Request, key: Known) -> Response:
+    """What the key has used; an admin's: what its tenant has."""
+    if Scope.ADMIN not in key.scopes:
+        key.require(Scope.INFERENCE)
+    return await _asked(request, key)
+
+
+async def _asked(request: Request, key: Key) -> Response:
+    """The learner's answer."""
     owner: Owner = request.app.state.owner
-    headers = {TENANT: key.tenant}
+    headers = {TENANT: key.tenant, KEY: key.id, SCOPES: ",".join(sorted(key.scopes))}
     if "content-type" in request.headers:
         headers["content-type"] = request.headers["content-type"]
-    return await owner.ask(request.method, _url(request), await whole(request), headers)
+    body = await whole(request)
+    if request.method == "POST":
+        headers[ID] = str(await id_of(request, key))
+    return await owner.ask(request.method, _url(request), body, headers)
 
 
 def _url(request: Request) -> URL:

@@ -2,7 +2,8 @@
 
 from gateway.keys.book import KeyBook
 from gateway.keys.key import EVERYTHING, Budget, Key, Limits, Scope, Window, tenant_named, wider
-from gateway.keys.store import KeyStore, KeyTaken, StoredKey, hashed
+from gateway.keys.store import KeyStore, KeyTaken, Rights, StoredKey, hashed
+from gateway.keys.told import told
 
 __all__ = [
     "EVERYTHING",
@@ -12,10 +13,12 @@ __all__ = [
     "KeyStore",
     "KeyTaken",
     "Limits",
+    "Rights",
     "Scope",
     "StoredKey",
     "Window",
     "hashed",
     "tenant_named",
+    "told",
     "wider",
 ]

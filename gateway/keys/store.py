@@ -37,8 +37,6 @@ api_keys = sa.Table(
     sa.Column("expires_at", UtcDateTime),
     sa.Column("old_hash", sa.String),
     sa.Column("old_until", UtcDateTime),
-    sa.Column("once", sa.String),
-    sa.Index("one_key_per_request", "once", unique=True),
 )
 
 
@@ -63,11 +61,7 @@ class StoredKey:
 
 
 class KeyTaken(Exception):
-    """This request has made a key before: ``key_id``. Its secret cannot be shown again."""
-
-    def __init__(self, key_id: str) -> None:
-        super().__init__(f"this request has already made {key_id}")
-        self.key_id = key_id
+    """There is a key of this id already. Its secret cannot be shown again."""
 
 
 def hashed(secret: str) -> str:
@@ -92,25 +86,25 @@ class KeyStore:
         *,
         tenant: str,
         at: datetime,
-        once: str | None = None,
+        key_id: str | None = None,
         **rights: Unpack[Rights],
     ) -> tuple[Key, str]:
         """A new key and its secret, which cannot be shown again. It is for inference, unless told.
 
-        Raises ValueError for a tenant's name that no HTTP header holds; KeyTaken when the tenant
-        has made a key with the same ``once`` before.
+        Raises ValueError for a tenant's name that no HTTP header holds; KeyTaken when there
+        is a key of this id.
         """
         rights = {"scopes": frozenset({Scope.INFERENCE}), **rights}
-        key = Key(f"key_{secrets.token_hex(8)}", name, tenant_named(tenant), **rights)
+        identity = key_id or f"key_{secrets.token_hex(8)}"
+        key = Key(identity, name, tenant_named(tenant), **rights)
         secret = _new_secret()
-        label = None if once is None else hashed(f"{tenant}\0{once}")
-        values = {**_row(key), "hash": hashed(secret), "created_at": at, "once": label}
+        values = {**_row(key), "hash": hashed(secret), "created_at": at}
         try:
             with write(self._engine) as connection:
                 connection.execute(api_keys.insert().values(values))
                 touch(connection)
         except IntegrityError as error:
-            raise KeyTaken(self._made_by(label)) from error
+            raise KeyTaken(f"there is a key {identity} already") from error
         return key, secret
 
     def revoke(self, key_id: str, *, at: datetime) -> bool:
@@ -149,12 +143,6 @@ class KeyStore:
         """One key, revoked or not."""
         found = self._rows(api_keys.c.id == key_id)
         return _stored(found[0]) if found else None
-
-    def _made_by(self, once: str | None) -> str:
-        """The key that this request made. Raises LookupError when it was another clash."""
-        for row in self._rows(api_keys.c.once == once):
-            return str(row["id"])
-        raise LookupError("two keys of one id or hash")
 
     def _rows(self, *where: sa.ColumnElement[bool]) -> list[Mapping[str, Any]]:
         query = sa.select(api_keys).where(*where).order_by(api_keys.c.created_at, api_keys.c.id)

@@ -16,7 +16,7 @@ from typing import Self
 
 import aiohttp
 
-from gateway.keys import KeyStore
+from gateway.keys import EVERYTHING, KeyStore
 from gateway.log.spool import Durability
 from gateway.settings import GatewaySettings
 from learner.errors import ConfigError
@@ -114,7 +114,9 @@ class House:
             registry.declare(model.alias, model.base, served_base(model.base), datetime.now(UTC))
         keys = KeyStore(database)
         if not keys.active():
-            _, self.secret = keys.create("first", tenant="default", at=datetime.now(UTC))
+            _, self.secret = keys.create(
+                "first", tenant="default", at=datetime.now(UTC), scopes=EVERYTHING
+            )
         registry.close()
         database.dispose()
 

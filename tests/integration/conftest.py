@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.keys import KeyStore
+from gateway.keys import EVERYTHING, KeyStore
 from gateway.log.cipher import Cipher
 from gateway.log.ingest import Ingester
 from gateway.log.record import decode
@@ -128,7 +128,7 @@ def gateway(tmp_path: Path, vllm: FakeVllm, settings: dict[str, object]) -> Iter
     registry.declare(ALIAS, "base", "base", datetime.now(UTC))
     database = open_database(url)
     keys = KeyStore(database)
-    _, secret = keys.create("test", tenant="acme", at=datetime.now(UTC))
+    _, secret = keys.create("test", tenant="acme", at=datetime.now(UTC), scopes=EVERYTHING)
     port = free_port()
     environment = os.environ | {
         "GATEWAY_PORT": str(port),
