@@ -86,6 +86,7 @@ class Exporter:
         self._thread.join(TIMEOUT_S)
         self._spans.shutdown()  # type: ignore[no-untyped-call]
         self._metrics.shutdown()
+        self._thread.join(TIMEOUT_S)  # what still waited is refused now, and counted
 
     def _run(self) -> None:
         turn = 0
