@@ -6,18 +6,37 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Union
 
+from gateway.errors import LimitsUnusable
 from gateway.limits.shared import SharedLimits
 from gateway.limits.ticket import FREE, Spent, Ticket
 
+if TYPE_CHECKING:
+    from gateway.limits.remote import RemoteLimits
+
 __all__ = ["FREE", "Limiter", "SharedLimits", "Spent", "Ticket", "open_limits"]
 
-Limiter = SharedLimits
+Limiter = Union[SharedLimits, "RemoteLimits"]
+"""``remote`` says which; then ``admit`` has to be awaited."""
 
 
-def open_limits(url: str, *, worker: str = "w0", now: Callable[[], int] = time.time_ns) -> Limiter:
-    """``url`` is a directory. ``now`` is in nanoseconds.
+def open_limits(url: str, *, worker: str = "w0", now: Callable[[], int] | None = None) -> Limiter:
+    """``url`` is a directory, or ``redis://`` or ``rediss://`` with host and port.
 
-    Workers may bear the same name. Raises LimitsUnusable.
+    ``now`` is in nanoseconds; left out, it is the clock of the machine that counts. Workers may
+    bear the same name. Raises LimitsUnusable.
     """
-    return SharedLimits(Path(url), now=now)
+    if url.startswith(("redis://", "rediss://")):
+        try:
+            from gateway.limits.remote import RemoteLimits
+        except ImportError as error:
+            raise LimitsUnusable(
+                "limits: no client of Redis is installed; run: pip install redis"
+            ) from error
+        return RemoteLimits(url, worker=worker, now=now)
+    if "://" in url:
+        raise LimitsUnusable(
+            "limits: a directory, redis:// or rediss:// is needed, and this is another URL"
+        )
+    return SharedLimits(Path(url), now=now or time.time_ns)

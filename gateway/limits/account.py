@@ -48,7 +48,7 @@ class Account:
         self._cell = CELLS + 3 * worker
         self._now = now
         rpm, self._rate = limits.requests_per_minute, limits.tokens_per_minute
-        self._step = None if rpm is None else (MINUTE // rpm if rpm else NEVER)
+        self._step = None if rpm is None else (MINUTE // rpm if rpm else 2 * MINUTE)
         self._concurrency = NEVER if limits.concurrency is None else limits.concurrency
         self._purse = Purse(key, words) if key.budgets else None
         words[RATE] = self._rate or 0
