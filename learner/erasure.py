@@ -5,6 +5,7 @@ and adapters, whose weights only a person can judge.
 """
 
 import logging
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from gateway.errors import StoreError
+from gateway.errors import RateLimited, StoreError
 from gateway.log.erasure import DELETED
 from gateway.log.record import Erasure, Record, new_id
 from gateway.log.store import Store
@@ -78,29 +79,31 @@ class Erasures:
         self._datasets = datasets
         self._now = now
         self._remover = ThreadPoolExecutor(1, "removal")
+        self._removing = threading.Lock()
 
     def ask(
-        self, whom: Whom, *, tenant: str, reason: str | None = None, remove_now: bool = False
+        self,
+        whom: Whom,
+        *,
+        tenant: str,
+        reason: str | None = None,
+        remove_now: bool = False,
+        erasure_id: UUID | None = None,
     ) -> dict[str, Any]:
         """Erase, and the receipt. Nothing found is an erasure, too: of what turns up late.
 
-        Raises SpoolError when it was not taken; StoreError when it was, but the log cannot be
-        read right now.
+        An ``erasure_id`` that was taken before is answered with its receipt, as it is by now.
+        Raises RateLimited while another removal runs, or SpoolError, when it was not taken;
+        StoreError when it was, but the log cannot be read right now.
         """
-        subject = whom.subject_id
-        if whom.user is not None:
-            subject = self._subjects.of(tenant, whom.user)
-        erasure = Erasure(
-            id=new_id(),
-            ts=self._now(),
-            tenant=tenant,
-            subject_id=subject,
-            invocation_id=whom.invocation_id,
-            reason=reason,
-        )
-        self._write(erasure)
+        known = None if erasure_id is None else self.get(str(erasure_id), tenant=tenant)
+        if known is not None:
+            return known
+        erasure = self._erasure(whom, tenant, reason, erasure_id or new_id())
         if remove_now:
-            self._remove_soon()
+            self._remove_with(erasure)
+        else:
+            self._write(erasure)
         receipt = self.get(str(erasure.id), tenant=tenant)
         if receipt is None:
             raise StoreError(f"erasure {erasure.id} was taken, but is not in the log yet")
@@ -136,15 +139,49 @@ class Erasures:
         """Wait for a removal that runs."""
         self._remover.shutdown()
 
-    def _remove_soon(self) -> None:
-        """What fails is due again within a day, so that it is no fault of the erasure."""
-        removal = self._remover.submit(self._upkeep.remove)
+    def _erasure(self, whom: Whom, tenant: str, reason: str | None, identity: UUID) -> Erasure:
+        subject = whom.subject_id
+        if whom.user is not None:
+            subject = self._subjects.of(tenant, whom.user)
+        return Erasure(
+            id=identity,
+            ts=self._now(),
+            tenant=tenant,
+            subject_id=subject,
+            invocation_id=whom.invocation_id,
+            reason=reason,
+        )
+
+    def _remove_with(self, erasure: Erasure) -> None:
+        """Take it, and remove what was erased: a whole compaction, so that one runs at a time.
+
+        What fails is due again within a day, so that it is no fault of the erasure.
+        """
+        if not self._removing.acquire(blocking=False):
+            raise RateLimited(
+                "Another removal is running, and nothing was taken. Please send this again when "
+                "it is done, or without remove_now: then it is removed within a day.",
+                param="remove_now",
+                retry_after_s=REMOVAL_S,
+            )
+        try:
+            self._write(erasure)
+            removal = self._remover.submit(self._remove)
+        except BaseException:
+            self._removing.release()
+            raise
         try:
             removal.result(timeout=REMOVAL_S)
         except TimeoutError:
             logger.info("the removal takes longer than %.0f s; it goes on", REMOVAL_S)
         except StoreError:
             logger.exception("the removal failed; it is repeated within a day")
+
+    def _remove(self) -> None:
+        try:
+            self._upkeep.remove()
+        finally:
+            self._removing.release()
 
     def _receipt(self, row: Mapping[str, Any]) -> dict[str, Any]:
         datasets = list(self._told_datasets(row["id"]))

@@ -11,7 +11,7 @@ from gateway.log.completions import Completions, Window
 from gateway.log.erasure import BODIES
 from gateway.log.filter import MetadataFilter
 from gateway.log.record import Edit, Erasure, new_id
-from learner.api.owner import Desk, Tenant
+from learner.api.owner import Desk, NewId, Tenant
 
 router = APIRouter(prefix="/v1/chat/completions")
 
@@ -66,12 +66,12 @@ def get(completion_id: str, own: Own) -> dict[str, Any]:
 
 
 @router.post("/{completion_id}")
-def update(
-    completion_id: str, body: EditIn, own: Own, desk: Desk, tenant: Tenant
+def update(  # noqa: PLR0913, PLR0917 - what the request says, and whom it is put to
+    completion_id: str, body: EditIn, own: Own, desk: Desk, tenant: Tenant, edit_id: NewId
 ) -> dict[str, Any]:
-    """Replace its metadata."""
+    """Replace its metadata. Sent again, it changes nothing, whatever has been changed since."""
     edit = Edit(
-        id=new_id(),
+        id=edit_id,
         ts=desk.now(),
         tenant=tenant,
         invocation_id=own.id_of(completion_id),

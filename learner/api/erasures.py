@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.errors import InvalidRequest, NotFound
 from gateway.log.subject import invocation_of
-from learner.api.owner import Tenant
+from learner.api.owner import NewId, Tenant
 from learner.erasure import Erasures, Whom
 
 router = APIRouter()
@@ -61,10 +61,15 @@ Desk = Annotated[Erasures, Depends(_erasures)]
 
 
 @router.post("/v1/erasures")
-def erase(body: ErasureIn, tenant: Tenant, erasures: Desk) -> dict[str, Any]:
-    """Forget somebody. On return no query sees them; ``status`` says whether a file does."""
+def erase(body: ErasureIn, tenant: Tenant, erasures: Desk, erasure_id: NewId) -> dict[str, Any]:
+    """Forget somebody. On return no query sees them; ``status`` says whether a file does.
+
+    Only one removal runs at a time: another with ``remove_now`` meanwhile is 429, and not taken.
+    """
     whom = body.whom
-    return erasures.ask(whom, tenant=tenant, reason=body.reason, remove_now=body.remove_now)
+    return erasures.ask(
+        whom, tenant=tenant, reason=body.reason, remove_now=body.remove_now, erasure_id=erasure_id
+    )
 
 
 @router.get("/v1/erasures")

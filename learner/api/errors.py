@@ -1,5 +1,7 @@
 """Errors become HTTP here, in OpenAI's envelope: the gateway passes them on as they are."""
 
+from math import ceil
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -29,9 +31,12 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(GatewayError)
     async def _ours(_: Request, error: GatewayError) -> JSONResponse:
-        return answer(
+        refusal = answer(
             error.status, error.message, type=error.type, param=error.param, code=error.code
         )
+        if error.retry_after_s is not None:
+            refusal.headers["retry-after"] = str(ceil(error.retry_after_s))
+        return refusal
 
     @app.exception_handler(BadQuery)
     async def _bad_query(_: Request, error: BadQuery) -> JSONResponse:

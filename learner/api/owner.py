@@ -5,11 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import Depends, Header, Request
 
 from gateway.log.ingest import Ingester
-from gateway.log.record import Record
+from gateway.log.record import Record, new_id
 from gateway.log.spool import SpoolWriter
 from gateway.log.store import Store
 
@@ -58,3 +59,11 @@ def _owner(request: Request) -> Owner:
 Desk = Annotated[Owner, Depends(_owner)]
 Tenant = Annotated[str, Header(alias="x-ratchet-tenant", min_length=1)]
 """Whom the gateway has let in; the socket is trusted."""
+
+
+def _id(given: Annotated[UUID | None, Header(alias="x-ratchet-id")] = None) -> UUID:
+    return given or new_id()
+
+
+NewId = Annotated[UUID, Depends(_id)]
+"""The id of what the request makes. A request that is sent again comes with the same one."""

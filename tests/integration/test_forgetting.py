@@ -1,9 +1,11 @@
 """Somebody is forgotten: in every file under ``data``, and nobody else is."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gateway.errors import RateLimited
 from gateway.log import rows
 from gateway.log.cipher import KEY, Cipher, Keyring
 from gateway.log.done import kept
@@ -187,6 +190,38 @@ def counts(house: House) -> dict[str, int]:
     return {
         table: house.store.rows(f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in tables
     }
+
+
+def test_an_erasure_sent_again_is_the_same_erasure(house: House) -> None:
+    everywhere(house)
+    identity = new_id()
+    ask = partial(house.erasures.ask, Whom(user=USER), tenant="default", erasure_id=identity)
+
+    first = ask()
+    again = ask(remove_now=True)
+
+    assert first == again
+    assert first["id"] == str(identity)
+    assert [one["id"] for one in house.erasures.recent(tenant="default")] == [str(identity)]
+
+
+def test_one_removal_runs_at_a_time(house: House) -> None:
+    everywhere(house)
+    ask = partial(house.erasures.ask, Whom(user=USER), tenant="default", remove_now=True)
+
+    with ThreadPoolExecutor(1) as pool:
+        with house.upkeep._lock:
+            first = pool.submit(ask)
+            while not (house.erasures._removing.locked() or first.done()):
+                pass
+            with pytest.raises(RateLimited) as refused:
+                ask()
+        done = first.result()
+    afterwards = ask()
+
+    assert refused.value.retry_after_s
+    assert (done["status"], afterwards["status"]) == ("removed", "removed")
+    assert len(house.erasures.recent(tenant="default")) == 2
 
 
 def test_who_is_forgotten_is_in_no_file_and_everybody_else_still_is(house: House) -> None:

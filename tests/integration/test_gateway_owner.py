@@ -26,6 +26,7 @@ FORWARDED = [
     ("POST", "/v1/erasures"),
     ("GET", "/v1/erasures"),
     ("GET", "/v1/erasures/e1"),
+    ("GET", "/v1/usage?group_by=key"),
 ]
 
 
@@ -44,6 +45,8 @@ class Owner:
             "method": request.method,
             "url": url,
             "tenants": request.headers.getlist("x-ratchet-tenant"),
+            "scopes": request.headers.getlist("x-ratchet-scopes"),
+            "keys": request.headers.getlist("x-ratchet-key"),
             "authorization": request.headers.get("authorization"),
             "body": (await request.body()).decode(),
         }
@@ -84,15 +87,20 @@ async def test_the_owner_is_asked_what_the_client_asked_for_the_tenant_of_its_ke
             "method": method,
             "url": url,
             "tenants": ["acme"],
+            "scopes": ["admin,inference,train"],
+            "keys": [gateway.keys.all()[0].key.id],
             "authorization": None,
             "body": content,
         }
 
 
 async def test_nobody_names_a_tenant_but_by_a_key(gateway: Gateway, owner: Owner) -> None:
-    await _ask(gateway, "GET", COMPLETIONS, headers={"x-ratchet-tenant": "umbrella"})
+    await _ask(
+        gateway, "GET", COMPLETIONS, headers={"x-ratchet-tenant": "umbrella", "x-ratchet-key": "k"}
+    )
 
     assert owner.asked[0]["tenants"] == ["acme"]
+    assert owner.asked[0]["keys"] == [gateway.keys.all()[0].key.id]
 
 
 async def test_without_a_key_the_owner_is_not_asked(gateway: Gateway, owner: Owner) -> None:

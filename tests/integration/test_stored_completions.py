@@ -170,3 +170,30 @@ async def _until_known(gateway: Gateway, secret: str) -> None:
         headers = {"authorization": f"Bearer {secret}"}
         while (await client.get("/v1/models", headers=headers)).status_code == 401:
             pass
+
+
+@pytest.mark.usefixtures("learner")
+async def test_a_change_sent_again_changes_nothing_that_came_since(gateway: Gateway) -> None:
+    async with openai(gateway) as client:
+        answer = await answered(client, "one", user="ann")
+        stored = client.chat.completions
+        again = {"Idempotency-Key": "u1"}
+
+        await stored.update(answer.id, metadata={"color": "red"}, extra_headers=again)
+        await stored.update(answer.id, metadata={"color": "blue"})
+        last = await stored.update(answer.id, metadata={"color": "red"}, extra_headers=again)
+
+    assert last.metadata == {"color": "blue"}
+
+
+@pytest.mark.usefixtures("learner")
+async def test_an_erasure_sent_again_is_one_erasure(gateway: Gateway) -> None:
+    again = {"idempotency-key": "e1"}
+
+    first = await gateway.post("/v1/erasures", {"user": "ann"}, **again)
+    second = await gateway.post("/v1/erasures", {"user": "ann"}, **again)
+    other = await gateway.post("/v1/erasures", {"user": "ann"})
+
+    assert first.status_code == 200
+    assert first.json() == second.json()
+    assert other.json()["id"] != first.json()["id"]
