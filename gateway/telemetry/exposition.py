@@ -13,6 +13,9 @@ from gateway.telemetry.counters import DURATION, OVERHEAD, CallKey, Counts, Hist
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+SHADOW = "shadow"
+"""The arm of mirrored calls, which keep no client waiting."""
+
 Labels = tuple[tuple[str, str], ...]
 
 
@@ -89,7 +92,7 @@ def _calls(text: _Text, calls: Mapping[CallKey, Series]) -> None:
     text.simple(
         "ratchet_requests_total",
         "counter",
-        "Calls that have a record, by how they ended; arm `shadow` was never a client's.",
+        "Calls that have a record, by how they ended; those of arm `shadow` are mirrored ones.",
         ((_labels(key, *CallKey._fields), series.calls) for key, series in calls.items()),
     )
     text.histogram(
@@ -115,7 +118,9 @@ def _calls(text: _Text, calls: Mapping[CallKey, Series]) -> None:
         "What the gateway itself took of it.",
         OVERHEAD,
         _grouped(
-            calls, lambda key: _labels(key, "alias", "operation"), lambda series: series.overhead
+            {key: series for key, series in calls.items() if key.arm != SHADOW},
+            lambda key: _labels(key, "alias", "operation"),
+            lambda series: series.overhead,
         ),
     )
     _spent(text, calls)
