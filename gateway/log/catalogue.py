@@ -1,6 +1,7 @@
 """The questions asked of the log again and again."""
 
 from gateway.errors import BadQuery
+from gateway.log.chats import GIVEN, LEARNABLE
 from gateway.log.query import MOST, Kind, NamedQuery, Parameter
 
 _TENANT = Parameter("tenant", Kind.TEXT, None, "of this tenant only")
@@ -8,17 +9,19 @@ _WHERE = Parameter("where", Kind.FILTER, None, "a filter, as JSON")
 _AFTER = Parameter("after", Kind.TIME, "1970-01-01", "entered the log after this: a watermark")
 _BY = Parameter(
     "by",
-    Kind.CHOICE,
+    Kind.CHOICES,
     "day",
-    "what is counted together",
+    "what is counted together; one or several, with commas",
     {
         "day": "date_trunc('day', i.ts)",
         "hour": "date_trunc('hour', i.ts)",
         "tenant": "i.tenant",
+        "key": "i.key_id",
         "task": "i.task",
         "alias": "i.request_model",
         "adapter": "i.adapter",
         "arm": "i.arm",
+        "operation": "i.operation_name",
         "engine": "i.engine",
         "origin": "i.origin",
     },
@@ -36,11 +39,16 @@ def _limit(default: int) -> Parameter:
 def _over_calls(
     name: str, about: str, parameters: tuple[Parameter, ...], template: str
 ) -> NamedQuery:
-    """A query of ``invocations i``: ``{meant}`` in it is the tenant and the filter asked for."""
+    """A query of ``invocations i``: ``{meant}`` in it is the tenant and the filter asked for.
+
+    So are ``{given}`` and ``{learnable}`` the conditions of ``gateway.log.chats``.
+    """
     meant = "({tenant}::VARCHAR IS NULL OR i.tenant = {tenant}) AND {where}"
     limit = parameters[-1]
     parameters = (*parameters[:-1], _TENANT, _WHERE, limit)
-    return NamedQuery(name, about, parameters, template.replace("{meant}", meant))
+    for word, condition in (("meant", meant), ("given", GIVEN), ("learnable", LEARNABLE)):
+        template = template.replace(f"{{{word}}}", condition)
+    return NamedQuery(name, about, parameters, template)
 
 
 _TAIL = _over_calls(
@@ -61,14 +69,14 @@ _USAGE = _over_calls(
     "calls, errors, tokens, cost and seconds: by day, tenant, alias, adapter and more",
     (_BY, _since("30d"), _limit(1000)),
     """
-SELECT {by} AS what, count(*) AS calls, count(i.error_type) AS errors,
+SELECT {by}, count(*) AS calls, count(i.error_type) AS errors,
   sum(i.input_tokens)::BIGINT AS input_tokens, sum(i.output_tokens)::BIGINT AS output_tokens,
   sum(i.cache_read_input_tokens)::BIGINT AS cache_read_input_tokens,
   sum(i.reasoning_output_tokens)::BIGINT AS reasoning_output_tokens, sum(i.cost) AS cost,
   approx_quantile(i.duration, [0.5, 0.95]) AS duration_p50_p95,
   approx_quantile(i.time_to_first_chunk, [0.5, 0.95]) AS first_chunk_p50_p95
 FROM invocations i WHERE i.ts >= {since} AND {meant}
-GROUP BY 1 ORDER BY 1 LIMIT {limit}
+GROUP BY ALL ORDER BY ALL LIMIT {limit}
 """,
 )
 _SLOWEST = _over_calls(
@@ -101,7 +109,7 @@ _EPISODES = _over_calls(
 SELECT i.episode_id, i.tenant, i.task, min(i.ts) AS started, max(i.ts) AS ended,
   count(*) AS steps, count(i.error_type) AS errors, sum(i.input_tokens)::BIGINT AS input_tokens,
   sum(i.output_tokens)::BIGINT AS output_tokens, sum(i.cost) AS cost
-FROM invocations i WHERE i.ts >= {since} AND {meant}
+FROM invocations i WHERE i.ts >= {since} AND {given} AND {meant}
 GROUP BY ALL ORDER BY ended DESC LIMIT {limit}
 """,
 )
@@ -117,7 +125,8 @@ WITH said AS (
   SELECT i.tenant, i.episode_id, arg_min_null(i.request_model, i.ts) AS request_model,
     arg_min_null(i.adapter, i.ts) AS adapter
   FROM invocations i
-  WHERE i.episode_id IN (SELECT target_id FROM said WHERE target = 'episode') AND {meant}
+  WHERE i.episode_id IN (SELECT target_id FROM said WHERE target = 'episode') AND {given}
+    AND {meant}
   GROUP BY ALL
 ), answered AS (
   SELECT s.name, s.source, s.score_value, i.request_model, i.adapter
@@ -145,7 +154,7 @@ _CANDIDATES = _over_calls(
 SELECT i.id, i.ts, i.ingest_ts, i.tenant, i.task, i.request_model AS model, i.adapter,
   i.prompt_hash
 FROM invocations i
-WHERE i.ingest_ts > {after} AND i.ingest_ts <= {until} AND i.train_ok
+WHERE i.ingest_ts > {after} AND i.ingest_ts <= {until} AND {learnable}
   AND i.error_type IS NULL AND {meant}
   AND i.id NOT IN (SELECT invocation_id FROM dataset_items)
 ORDER BY i.ingest_ts, i.id LIMIT {limit}

@@ -11,11 +11,12 @@ from uuid import UUID
 import msgspec
 
 from gateway.errors import InvalidRequest, NotFound
+from gateway.log.chats import CHATS
 from gateway.log.filter import Condition, MetadataFilter
 from gateway.log.store import Store
 from gateway.log.subject import ANSWER_PREFIX, invocation_of
 
-_STORED = Condition("i.stored AND i.status = 200 AND i.error_type IS NULL", [])
+_STORED = Condition(f"i.stored AND i.status = 200 AND i.error_type IS NULL AND {CHATS}", [])
 _BODIES = """
 SELECT i.id::VARCHAR AS id, i.ts, i.request, i.response, map_entries(coalesce((
   SELECT arg_max(e.tags, e.id) FROM edits e WHERE e.invocation_id = i.id), i.tags)) AS tags

@@ -227,6 +227,10 @@ class Filter(_Part):
     """The model clients asked for: one or a list."""
     adapter: NamesOrNull = ()
     """Which adapter answered: one or a list; null is the base."""
+    arm: NamesOrNull = ()
+    """By which arm: incumbent, one of the alias' arms, fallback, shadow; one or a list."""
+    key: NamesOrNull = ()
+    """The id of the key that asked: one or a list."""
     status: Annotated[tuple[int, ...] | StatusRange, BeforeValidator(_status)] = ()
     """HTTP status: a number, a list, or ``{min, max}``."""
     error_type: NamesOrNull = ()
@@ -247,6 +251,8 @@ class Filter(_Part):
             ("task", self.task),
             ("request_model", self.alias),
             ("adapter", self.adapter),
+            ("arm", self.arm),
+            ("key_id", self.key),
             ("error_type", self.error_type),
         ):
             if values:

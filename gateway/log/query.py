@@ -24,7 +24,7 @@ class Kind(StrEnum):
     INTEGER = "integer"  # at least 1
     TIME = "time"  # a time, or how long ago: 7d
     FILTER = "filter"  # the log's filter language, as JSON, over invocations i
-    CHOICE = "choice"  # one of a closed set, each with its SQL
+    CHOICES = "choices"  # one or several of a closed set, each with its SQL, which it names
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,12 @@ class Parameter:
             case Kind.FILTER:
                 where: Filter = self._parsed(_FILTER, value or "{}")
                 return where.sql(now)
-            case Kind.CHOICE:
-                if value is None or value not in self.choices:
-                    raise BadQuery(f"{self.name} must be one of {', '.join(self.choices)}")
-                return Condition(self.choices[value], [])
+            case Kind.CHOICES:
+                chosen = dict.fromkeys(one.strip() for one in (value or "").split(","))
+                if not chosen.keys() <= self.choices.keys():
+                    raise BadQuery(f"{self.name} must be among {', '.join(self.choices)}")
+                columns = (f"{self.choices[name]} AS {name}" for name in chosen)
+                return Condition(", ".join(columns), [])
             case Kind.INTEGER:
                 return Condition("?", [min(self._positive(value), MOST)])
             case Kind.TIME:

@@ -13,6 +13,7 @@ from uuid import UUID
 import pyarrow as pa
 
 from gateway.log.answer import prompt_hash
+from gateway.log.chats import LEARNABLE
 from gateway.log.filter import Filter
 from gateway.log.record import new_id
 from gateway.log.store import Store
@@ -28,14 +29,12 @@ TRAIN = "train"
 HELD_OUT = "held_out"
 
 # A row counts from when both it and its feedback were in the log: either may come first.
-# One whose bodies retention or erasure has taken has nothing left to learn from, nor has one
-# without a prompt: what was imported may be no chat.
+# One whose bodies retention or erasure has taken has nothing left to learn from.
 _DEMONSTRATED = """
 SELECT i.id::VARCHAR AS id, i.request, i.prompt_hash, f.value AS demonstration
 FROM feedback f JOIN invocations i ON f.target_id = i.id AND f.tenant = i.tenant
 WHERE f.name = 'demonstration' AND f.target = 'invocation'
-  AND i.request_model = ? AND i.tenant = ? AND i.train_ok AND i.request IS NOT NULL
-  AND i.prompt_hash IS NOT NULL
+  AND i.request_model = ? AND i.tenant = ? AND {learnable} AND i.request IS NOT NULL
   AND greatest(f.ingest_ts, i.ingest_ts) <= ? AND {where}
 QUALIFY row_number() OVER (PARTITION BY i.id ORDER BY f.id DESC) = 1
 ORDER BY f.id
@@ -45,7 +44,7 @@ _NEW = """
 SELECT count(DISTINCT f.target_id) AS n
 FROM feedback f JOIN invocations i ON f.target_id = i.id AND f.tenant = i.tenant
 WHERE f.name = 'demonstration' AND f.target = 'invocation'
-  AND i.request_model = ? AND i.tenant = ? AND i.train_ok AND i.prompt_hash IS NOT NULL
+  AND i.request_model = ? AND i.tenant = ? AND {learnable}
   AND greatest(f.ingest_ts, i.ingest_ts) > ? AND {where}
 """
 
@@ -78,7 +77,7 @@ def count_new(  # noqa: PLR0913 - what is counted
     """Invocations of ``alias`` whose demonstration entered the log after ``after``."""
     since = (after or _BEGINNING).replace(tzinfo=None)
     meant = where.sql(now)
-    sql = _NEW.format(where=meant.text)
+    sql = _NEW.format(where=meant.text, learnable=LEARNABLE)
     count: int = store.rows(sql, [alias, tenant, since, *meant.parameters])[0]["n"]
     return count
 
@@ -98,7 +97,7 @@ def build(  # noqa: PLR0913 - what a dataset is made of
     Raises DatasetError when one of the splits would be empty.
     """
     meant = where.sql(upto)
-    sql = _DEMONSTRATED.format(where=meant.text)
+    sql = _DEMONSTRATED.format(where=meant.text, learnable=LEARNABLE)
     rows = store.rows(sql, [alias, tenant, upto.replace(tzinfo=None), *meant.parameters])
     # Rows come oldest first, so of equal prompts the newest demonstration stays.
     by_prompt = {row["prompt_hash"]: row for row in rows}

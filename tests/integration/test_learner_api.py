@@ -140,14 +140,14 @@ def test_named_queries_are_asked_by_the_client_and_the_command_line(
     stored = ratchet(folder, *select)
     wrong = ratchet(folder, "log", "query", "usage", "--param", "by=moon")
 
-    assert {one["what"]: one["calls"] for one in usage} == {"refund": 2, "returns": 1}
+    assert {one["task"]: one["calls"] for one in usage} == {"refund": 2, "returns": 1}
     assert told.returncode == 0, told.stderr
     assert "usage: calls, errors" in names.stdout
     assert len(json.loads(tail.stdout)) == 1
     assert stored.returncode == 0, stored.stderr
     assert parquet.read_table(file).num_rows == 3
     assert wrong.returncode == 1
-    assert wrong.stderr.startswith("ratchet: by must be one of day, hour")
+    assert wrong.stderr.startswith("ratchet: by must be among day, hour")
     assert learner.health() == {"invocations": 3, "trouble": None}
 
 

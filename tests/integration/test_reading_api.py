@@ -93,7 +93,7 @@ async def test_named_queries_are_listed_and_answered_as_json_or_arrow(house: Hou
         "limit",
     ]
     assert as_json.headers["content-type"] == "application/json"
-    assert [(row["what"], row["calls"]) for row in as_json.json()] == [("refund", 1)]
+    assert [(row["task"], row["calls"]) for row in as_json.json()] == [("refund", 1)]
     assert pa.ipc.open_stream(as_arrow.content).read_all()["calls"].to_pylist() == [1]
     assert unknown.status_code == 400
     assert unknown.json()["error"]["code"] == "bad_query"

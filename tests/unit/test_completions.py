@@ -57,6 +57,10 @@ def test_only_what_was_stored_and_answered_is_listed_to_its_tenant(store: Store)
         stored(tenant="other"),
         stored(status=400, error_type="invalid_request"),
         stored(error_type="client_closed"),
+        stored(arm="shadow"),
+        stored(operation_name="text_completion", request=raw({"prompt": "a"})),
+        stored(request=raw({"input": "a"}), response=raw({"object": "response"})),
+        stored(response=raw({"type": "message", "content": []})),
     ]
     logged(store, mine, *hidden)
     own = Completions(store, TENANT)

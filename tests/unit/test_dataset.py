@@ -1,6 +1,6 @@
 import json
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 
 from gateway.log import rows
 from gateway.log.filter import Filter
-from gateway.log.record import Feedback, Invocation
+from gateway.log.record import Feedback, Invocation, Verdict
 from gateway.log.store import Store
 from learner.dataset import build as building
 from learner.dataset.build import HELD_OUT, TRAIN, Built, count_new, record_lineage
@@ -55,6 +55,27 @@ def build(store: Store, folder: Path, held_out: float | Path = 0.3, where: Filte
 
 def new(store: Store, after: datetime | None = None, where: Filter = ALL) -> int:
     return count_new(store, "helpdesk", "default", where, after=after, now=NOW)
+
+
+def test_only_chats_that_were_given_to_their_client_are_learnt_from(
+    store: Store, tmp_path: Path
+) -> None:
+    blocked = [Verdict(guard="g", stage="before", action="block")]
+    chats = calls(80)
+    others = [
+        *calls(2, arm="shadow"),
+        *calls(2, operation_name="text_completion"),
+        *calls(2, verdicts=blocked),
+        *calls(2, response=msgspec.Raw(b'{"type":"message","content":[]}')),
+    ]
+    every = [*chats, *others]
+    logged(store, every, [demonstration(one.id, order="1") for one in every])
+
+    built = build(store, tmp_path, 0.5)
+
+    samples = [*read(built.path, TRAIN), *read(built.path, HELD_OUT)]
+    assert {sample.id for sample in samples} == {str(one.id) for one in chats}
+    assert new(store, datetime(1970, 1, 1, tzinfo=UTC)) == 80
 
 
 def test_demonstrated_calls_become_samples_with_a_reference(store: Store, tmp_path: Path) -> None:

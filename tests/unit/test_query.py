@@ -4,12 +4,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.errors import BadQuery
 from gateway.log import rows
 from gateway.log.catalogue import QUERIES, query
-from gateway.log.record import Erasure, Feedback, Incident, Invocation, new_id
+from gateway.log.record import Erasure, Feedback, Incident, Invocation, Verdict, new_id
 from gateway.log.store import Store
 from tests.factories import NOW, invocation
 
@@ -77,15 +78,68 @@ def test_usage_adds_up_by_what_is_asked_for(store: Store) -> None:
     of_filter = answer(store, "usage", by="alias", where='{"adapter": "a--1"}')
     older = answer(store, "usage", by="origin", since="50d")
 
-    assert [(one["what"], one["calls"], one["errors"], one["cost"]) for one in by_adapter] == [
+    assert [(one["adapter"], one["calls"], one["errors"], one["cost"]) for one in by_adapter] == [
         ("a--1", 2, 1, 1.0),
         (None, 1, 0, None),
     ]
     assert by_adapter[0]["input_tokens"] == 6
     assert by_adapter[0]["duration_p50_p95"][1] == pytest.approx(3.0, abs=0.5)
-    assert [(one["what"], one["calls"]) for one in of_tenant] == [("other", 1)]
+    assert [(one["tenant"], one["calls"]) for one in of_tenant] == [("other", 1)]
     assert [one["calls"] for one in of_filter] == [2]
     assert [one["calls"] for one in older] == [4]
+
+
+def test_usage_is_counted_by_several_things_at_once(store: Store) -> None:
+    calls = [
+        invocation(key_id="key_1", arm="incumbent"),
+        invocation(key_id="key_1", arm="shadow"),
+        invocation(key_id="key_2", arm="incumbent", operation_name="embeddings"),
+    ]
+    logged(store, calls)
+
+    by_all = answer(store, "usage", by="key,arm, operation")
+    of_key = answer(store, "usage", by="key", where='{"key": "key_1", "arm": "incumbent"}')
+
+    assert [(one["key"], one["arm"], one["operation"], one["calls"]) for one in by_all] == [
+        ("key_1", "incumbent", "chat", 1),
+        ("key_1", "shadow", "chat", 1),
+        ("key_2", "incumbent", "embeddings", 1),
+    ]
+    assert [(one["key"], one["calls"]) for one in of_key] == [("key_1", 1)]
+
+
+BLOCKED = [Verdict(guard="g", stage="after", action="block", reason="no")]
+PASSED = [Verdict(guard="g", stage="after", action="allow", reason='said "action":"block"')]
+
+
+def test_only_chats_that_were_given_and_not_blocked_are_candidates(store: Store) -> None:
+    good = [invocation(), invocation(verdicts=PASSED), invocation(arm="canary")]
+    others = [
+        invocation(operation_name="text_completion"),
+        invocation(operation_name="embeddings"),
+        invocation(arm="shadow"),
+        invocation(verdicts=BLOCKED),
+        invocation(request=msgspec.Raw(b'{"model":"helpdesk","input":"hi"}')),
+        invocation(response=msgspec.Raw(b'{"type":"message","content":[]}')),
+    ]
+    logged(store, [*good, *others])
+
+    found = answer(store, "candidates", until=str(NOW + timedelta(hours=1)))
+
+    assert {str(one["id"]) for one in found} == {str(one.id) for one in good}
+
+
+def test_a_shadow_is_no_step_of_an_episode(store: Store) -> None:
+    asked = invocation()
+    shadow = invocation(
+        arm="shadow", episode_id=asked.episode_id, parent_id=asked.id, ts=NOW - timedelta(seconds=1)
+    )
+    logged(store, [asked, shadow])
+
+    (episode,) = answer(store, "episodes")
+    (by_view,) = store.rows("SELECT steps, output_tokens::BIGINT AS tokens FROM episodes")
+
+    assert (episode["steps"], by_view) == (1, {"steps": 1, "tokens": 2})
 
 
 def test_the_tail_ends_with_the_newest_and_goes_on_with_what_enters_the_log(store: Store) -> None:
@@ -201,7 +255,7 @@ def test_the_log_names_what_it_lacks(store: Store) -> None:
     [
         ("nope", {}, "there is no query 'nope'; there are tail, usage"),
         ("usage", {"byy": "day"}, "usage has no parameter byy; it has by, since"),
-        ("usage", {"by": "moon"}, "by must be one of day, hour"),
+        ("usage", {"by": "moon"}, "by must be among day, hour"),
         ("usage", {"since": "last week"}, "since: must be a time"),
         ("usage", {"since": 'x"'}, "since"),
         ("usage", {"limit": "0"}, "limit must be a number from 1 on"),

@@ -1,7 +1,7 @@
 """JSON lines to train on: OpenAI's SFT, DPO and RFT rows, NVIDIA's flywheel rows.
 
-What was imported from such a file comes out as it went in, as JSON values. Rows without consent
-(``train_ok``) stay, and so do those whose bodies are gone.
+What was imported from such a file comes out as it went in, as JSON values. Rows that are not to
+be learnt from stay (``gateway.log.chats``), and so do those whose bodies are gone.
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.log.chats import LEARNABLE
 from gateway.log.export.selection import Selection, Source
 from gateway.log.import_ import nvidia, openai
 from gateway.log.import_.intake import mapping
@@ -56,7 +57,7 @@ def _rows(
     source: Source, selection: Selection, names: Sequence[str], *, every: bool
 ) -> Iterator[Row]:
     """The selected rows, a batch at a time, each batch with its feedback."""
-    more = ["i.train_ok", "i.request IS NOT NULL"]
+    more = [LEARNABLE, "i.request IS NOT NULL"]
     if not every:
         more.append(f"(i.tenant, i.id) IN (SELECT (f.tenant, f.target_id) {_about(names)})")
     where = selection.where(*more)
