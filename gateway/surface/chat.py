@@ -16,6 +16,7 @@ from gateway.surface.fields import (
     INTEGER,
     MAX_CHOICES,
     MAX_TOP_LOGPROBS,
+    MODEL,
     OBJECT,
     OBJECTS,
     OF_OPENAI,
@@ -28,12 +29,10 @@ from gateway.surface.fields import (
     Fields,
     Refusal,
 )
-from gateway.surface.hidden import Hidden
+from gateway.surface.hidden import Hidden, asks_usage
 from gateway.surface.media import check_content
 
 _TRUE = Raw(b"true")
-_ALWAYS = {"include_usage": True, "continuous_usage_stats": True}
-_ALWAYS_RAW = Raw(msgspec.json.encode(_ALWAYS))
 _encoder = msgspec.json.Encoder()
 
 
@@ -63,7 +62,7 @@ class ChatCompletions(Surface):
         required=("model", "messages"),
         passed={
             **SAMPLING,
-            "model": {"type": "string", "description": "A name that GET /v1/models lists."},
+            "model": MODEL,
             "messages": {"type": "array", "items": {"type": "object"}, "minItems": 1},
             "max_tokens": INTEGER,
             "max_completion_tokens": INTEGER,
@@ -128,21 +127,6 @@ class ChatCompletions(Surface):
         usage, running = asks_usage(fields)
         hidden = Hidden(usage, running, token_ids, logprobs, parsed.prompts, parsed.n)
         return _encoder.encode(fields), hidden
-
-
-def asks_usage(fields: dict[str, Any]) -> tuple[bool, bool]:
-    """Have a stream tell its usage, in each event; whether the client asked for less.
-
-    That is, whether the event of usage alone is to be hidden, and what the others tell.
-    """
-    sent = fields.get("stream_options")
-    if sent is None:
-        fields["stream_options"] = _ALWAYS_RAW
-        return True, True
-    options = msgspec.json.decode(sent) or {}
-    fields["stream_options"] = options | _ALWAYS
-    usage = bool(options.get("include_usage"))
-    return not usage, not (usage and options.get("continuous_usage_stats"))
 
 
 def _asks(fields: dict[str, Any], name: str) -> bool:

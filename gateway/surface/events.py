@@ -85,7 +85,10 @@ class ChunkEvents(Events):
             for event in events.split(b"\n\n"):
                 if USAGE not in event:
                     continue
-                chunk = _chunk.decode(event.removeprefix(b"data: "))
+                try:
+                    chunk = _chunk.decode(event.removeprefix(b"data: "))
+                except msgspec.DecodeError:  # the engine's fault, and the client's to judge
+                    continue
                 if chunk.usage is None or not chunk.choices:
                     return chunk.usage
                 latest[chunk.choices[0].index] = chunk.usage
@@ -102,3 +105,98 @@ class ChunkEvents(Events):
             prompt_tokens=sum(prompts.values()),
             completion_tokens=sum(usage.completion_tokens or 0 for usage in latest.values()),
         )
+
+
+class _Told(Struct):
+    usage: Usage | None = None
+
+
+class _Named(Struct):
+    usage: Usage | None = None
+    message: _Told | None = None
+    response: _Told | None = None
+
+
+_named = msgspec.json.Decoder(_Named)
+
+
+class NamedEvents(Events):
+    """Of surfaces whose events have names, on lines of their own."""
+
+    _telling: tuple[bytes, ...]
+    """The events with usage."""
+    _last: tuple[bytes, ...]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: list[bytes] = []
+        self._deltas = 0
+
+    def _whole(self, events: bytes) -> bytes:
+        self._deltas += self._written(events)
+        if any(events.find(name) >= 0 for name in self._telling):
+            self._told.append(events)
+        if any(events.find(name) >= 0 for name in self._last):
+            self.ended = True
+        return events
+
+    def _written(self, events: bytes) -> int:
+        """How many tokens they stand for at least."""
+        raise NotImplementedError
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the latest event with usage told, or else what was written at least."""
+        told: Usage | None = None
+        for events in self._told:
+            for line in events.split(b"\n"):
+                if line.startswith(b"data: ") and b'"usage"' in line:
+                    told = _usage(line[6:]) or told
+        if told is None and self._deltas == 0:
+            return None
+        told = told or Usage()
+        if not told.completion_tokens:
+            told.completion_tokens = self._deltas
+        return told
+
+
+class MessageEvents(NamedEvents):
+    """Of Anthropic's Messages.
+
+    The first event tells the prompt's tokens exactly (though not how many the cache gave), the
+    last but one all. A cut stream's answer is counted by its deltas, each a token or more.
+    """
+
+    _telling = (b"event: message_start\n", b"event: message_delta\n")
+    _last = (b"event: message_stop\n", b"event: error\n")
+
+    def _written(self, events: bytes) -> int:
+        deltas = events.count(b"event: content_block_delta\n")
+        return deltas - events.count(b'"type":"signature_delta"') if deltas else 0
+
+
+class ResponseEvents(NamedEvents):
+    """Of Responses.
+
+    Only the last event tells of tokens. Of a cut stream the prompt's are not known, and its
+    answer is counted by its deltas, each a token or more.
+    """
+
+    _telling = _last = (
+        b"event: response.completed\n",
+        b"event: response.incomplete\n",
+        b"event: response.failed\n",
+        b"event: error\n",
+    )
+
+    def _written(self, events: bytes) -> int:
+        return events.count(b".delta\ndata: ")
+
+
+def _usage(payload: bytes) -> Usage | None:
+    try:
+        event = _named.decode(payload)
+    except msgspec.DecodeError:
+        return None
+    told = event.message or event.response
+    return told.usage if told else event.usage

@@ -17,6 +17,8 @@ STRINGS: Schema = {"type": ["array", "null"], "items": {"type": "string"}}
 INTEGERS: Schema = {"type": ["array", "null"], "items": {"type": "integer"}}
 STOP: Schema = {"anyOf": [{"type": "string"}, STRINGS]}
 
+MODEL: Schema = {"type": "string", "description": "A name that GET /v1/models lists."}
+
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
 MAX_GRAMMAR_BYTES = 64 << 10

@@ -11,6 +11,9 @@ _NULL = msgspec.Raw(b"null")
 _EVENT = b"data: "
 _NO_CHOICES = b'"choices":[]'
 
+_ALWAYS = {"include_usage": True, "continuous_usage_stats": True}
+_ALWAYS_RAW = msgspec.Raw(_encoder.encode(_ALWAYS))
+
 USAGE = b',"usage":{'
 """In JSON as vLLM writes it. It cannot stand inside a string, where a quote is escaped."""
 
@@ -75,6 +78,21 @@ class Hidden(msgspec.Struct, frozen=True, gc=False):
 
 
 NOTHING = Hidden()
+
+
+def asks_usage(fields: dict[str, Any]) -> tuple[bool, bool]:
+    """Have a stream tell its usage, in each event; whether the client asked for less.
+
+    That is, whether the event of usage alone is to be hidden, and what the others tell.
+    """
+    sent = fields.get("stream_options")
+    if sent is None:
+        fields["stream_options"] = _ALWAYS_RAW
+        return True, True
+    options = msgspec.json.decode(sent) or {}
+    fields["stream_options"] = options | _ALWAYS
+    usage = bool(options.get("include_usage"))
+    return not usage, not (usage and options.get("continuous_usage_stats"))
 
 
 def _end_of_object(text: bytes, start: int) -> int:

@@ -9,6 +9,18 @@ _LINKS = frozenset({"image_url", "audio_url", "video_url", "file_url"})
 _TENSORS = ("image_embeds", "audio_embeds", "video_embeds", "prompt_embeds")
 
 
+def check_messages(messages: Any, param: str) -> None:
+    """Of messages, or of anything like them: strings and numbers among them pass."""
+    if type(messages) is not list:
+        return
+    for message in messages:
+        if type(message) is dict:
+            check_content(message.get("content"), param)
+            check_content(message.get("output"), param)
+        else:
+            check_messages(message, param)
+
+
 def check_content(content: Any, param: str) -> None:
     """Of one message's content, in the manner of OpenAI or of Anthropic. Raises InvalidRequest.
 
