@@ -10,15 +10,17 @@ medians of the rounds. Ours runs with the log, limits, budget, prices and metric
 
 import argparse
 import json
+import math
 import os
 import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.gateway.peers import Target, install, targets
-from tests.benchmarks.gateway.tools import Load, Process, compiled
+from tests.benchmarks.gateway.tools import Load, Process, RequestsFailed, compiled
 from tests.integration.conftest import free_port
 
 GAP_US = 10_000
@@ -74,9 +76,14 @@ def measure(chosen: list[Target], *, rounds: int, seconds: float) -> list[dict[s
                     print(f"round {number + 1}/{rounds} {target.name}: {_line(figures)}")
     return [
         {"name": target.name, "version": target.version, "logs": target.logs}
-        | {key: statistics.median(one[key] for one in seen[target.name]) for key, *_ in _COLUMNS}
+        | {key: _median(one[key] for one in seen[target.name]) for key, *_ in _COLUMNS}
         for target in chosen
     ]
+
+
+def _median(values: Iterable[float]) -> float | None:
+    middle = statistics.median(values)
+    return None if math.isnan(middle) else middle
 
 
 def _once(
@@ -91,18 +98,28 @@ def _once(
         )
         plain_s = process.cpu_s() - before
         p50, p99 = _latency(load, port, headers, seconds)
-        load.run(port, "stream.json", headers, connections=target.streams, seconds=_WARM_S)
-        before = process.cpu_s()
-        stream = load.run(port, "stream.json", headers, connections=target.streams, seconds=seconds)
-        stream_s = process.cpu_s() - before
+        stream = partial(load.run, port, "stream.json", headers, connections=target.streams)
+        per_event = _streamed(process, stream, seconds)
         return {
             "cpu_us_per_request": plain_s / plain["ok"] * 1e6,
             "rps_one_core": plain["rps"],
-            "cpu_us_per_event": stream_s / stream["events"] * 1e6,
+            "cpu_us_per_event": per_event,
             "added_p50_ms": (p50 - direct[0]) / 1000,
             "added_p99_ms": (p99 - direct[1]) / 1000,
             "rss_mb": process.rss_mb(),
         }
+
+
+def _streamed(process: Process, run: Callable[..., dict[str, Any]], seconds: float) -> float:
+    """CPU per event, in microseconds; NaN for a peer that cannot stream at all."""
+    try:
+        run(seconds=_WARM_S)
+        before = process.cpu_s()
+        events = run(seconds=seconds)["events"]
+    except RequestsFailed as error:
+        print(f"it does not stream: {error}")
+        return math.nan
+    return (process.cpu_s() - before) / events * 1e6
 
 
 def _latency(
@@ -119,16 +136,20 @@ def _line(figures: Mapping[str, float]) -> str:
     return ", ".join(f"{title} {form.format(figures[key])}" for key, title, form in _COLUMNS)
 
 
+def _cell(form: str, value: float | None) -> str:
+    return "-" if value is None else form.format(value)
+
+
 def show(table: list[dict[str, Any]]) -> None:
     """The table, and ours as a ratio of each peer's."""
     print(f"\n{'':16}{'logs':>6}" + "".join(f"{title:>16}" for _, title, _ in _COLUMNS))
     for row in table:
-        cells = "".join(f"{form.format(row[key]):>16}" for key, _, form in _COLUMNS)
+        cells = "".join(f"{_cell(form, row[key]):>16}" for key, _, form in _COLUMNS)
         print(f"{row['name']:16}{'yes' if row['logs'] else 'no':>6}{cells}")
     mine = next((row for row in table if row["name"] == "ratchet"), None)
     for row in table if mine else ():
         if row is not mine:
-            ratios = {key: mine[key] / row[key] for key, *_ in _COLUMNS[:3]}
+            ratios = {key: mine[key] / (row[key] or math.nan) for key, *_ in _COLUMNS[:3]}
             print(
                 f"ratchet / {row['name']}: "
                 + ", ".join(f"{title} {ratios[key]:.3f}" for key, title, _ in _COLUMNS[:3])

@@ -31,6 +31,10 @@ def compiled(folder: Path) -> tuple[Path, Path]:
     return folder / "mock", folder / "load"
 
 
+class RequestsFailed(Exception):
+    """Some requests of a measurement were not answered as they should."""
+
+
 class Process:
     """A process tree on one core, and what it has used."""
 
@@ -113,7 +117,7 @@ class Load:
         seconds: float,
         rate: float = 0,
     ) -> dict[str, Any]:
-        """Its figures: ``ok``, ``err``, ``rps``, ``events``, ``lat_us`` and so on."""
+        """Its figures: ``ok``, ``rps``, ``events``, ``lat_us`` and so on. Raises RequestsFailed."""
         argv = ["taskset", "-c", str(self._core), str(self._tool), str(port), str(HERE / body)]
         argv += ["-c", str(connections), "-d", str(seconds), "-r", str(rate)]
         for name, value in headers.items():
@@ -121,5 +125,5 @@ class Load:
         out = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
         figures: dict[str, Any] = json.loads(out)
         if figures["err"]:
-            raise RuntimeError(f"{figures['err']} requests failed: {figures['first_error']}")
+            raise RequestsFailed(f"{figures['err']} requests failed: {figures['first_error']}")
         return figures
