@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from aiohttp import web
@@ -32,6 +32,8 @@ class FakeVllm:
         self.base = base
         self.adapters: dict[str, str] = {}
         self.asked: list[dict[str, Any]] = []
+        self.headers: list[Mapping[str, str]] = []
+        """The headers of each of them."""
         self.finished = 0
         """Answers that were sent whole."""
         self.cut_after: int | None = None
@@ -86,6 +88,7 @@ class FakeVllm:
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.asked.append(body)
+        self.headers.append(request.headers)
         if body["model"] not in {self.base, *self.adapters}:
             return _refusal(404, f"The model `{body['model']}` does not exist.")
         head = {"id": f"chatcmpl-{request.headers.get('x-request-id', 'none')}", "created": 1}

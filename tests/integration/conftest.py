@@ -46,6 +46,7 @@ class Gateway:
     vllm: FakeVllm
     data: Path
     process: "subprocess.Popen[bytes]"
+    environment: dict[str, str]
 
     @property
     def headers(self) -> dict[str, str]:
@@ -60,18 +61,18 @@ class Gateway:
             EngineReport("e0", self.vllm.url, "base", state, frozenset(adapters), datetime.now(UTC))
         )
 
-    def until_ready(self) -> None:
-        """Wait, with an engine that does not fall silent meanwhile."""
+    def until_ready(self, url: str | None = None) -> None:
+        """Wait for this worker or another, with an engine that does not fall silent meanwhile."""
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             self.report()
             try:
-                if httpx.get(f"{self.url}/health/ready").status_code == 200:
+                if httpx.get(f"{url or self.url}/health/ready").status_code == 200:
                     return
             except httpx.TransportError:
                 pass  # it is starting
             time.sleep(0.05)
-        raise TimeoutError(f"no gateway at {self.url}")
+        raise TimeoutError(f"no gateway at {url or self.url}")
 
     def promote(self, digest: str) -> str:
         """Make an adapter live, the way the learner and the agent do; its served name."""
@@ -136,6 +137,8 @@ def gateway(tmp_path: Path, vllm: FakeVllm, settings: dict[str, object]) -> Iter
         "GATEWAY_SPOOL": str(tmp_path / "spool"),
         "GATEWAY_SPOOL_RESERVE": "0",
         "GATEWAY_SUBJECT_KEY": str(tmp_path / "subject.key"),
+        "GATEWAY_RUN": str(tmp_path / "run"),
+        "GATEWAY_LIMITS": str(tmp_path / "run" / "limits"),
         "GATEWAY_LEARNER": str(tmp_path / "run" / "learner.sock"),
         "GATEWAY_MAX_BODY_BYTES": "100000",
     }
@@ -143,7 +146,14 @@ def gateway(tmp_path: Path, vllm: FakeVllm, settings: dict[str, object]) -> Iter
         environment[name] = value if isinstance(value, str) else json.dumps(value)
     with subprocess.Popen([sys.executable, "-m", "gateway"], env=environment) as process:
         gateway = Gateway(
-            f"http://127.0.0.1:{port}", secret, registry, keys, vllm, tmp_path, process
+            f"http://127.0.0.1:{port}",
+            secret,
+            registry,
+            keys,
+            vllm,
+            tmp_path,
+            process,
+            environment,
         )
         gateway.until_ready()
         yield gateway
