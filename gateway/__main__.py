@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from gateway.app import create_app
-from gateway.errors import KeyUnavailable
+from gateway.errors import CostMapInvalid, KeyUnavailable
 from gateway.http.door import Door
 from gateway.http.server import HotProtocol
 from gateway.log.cipher import Keyring
@@ -36,7 +36,7 @@ def main() -> None:
         setting, *inside = map(str, problem["loc"])
         where = ".".join([f"GATEWAY_{setting.upper()}", *inside])
         sys.exit(f"the gateway cannot start: {where}: {problem['msg']}")
-    except (KeyUnavailable, SettingsError) as error:
+    except (CostMapInvalid, KeyUnavailable, SettingsError) as error:
         sys.exit(f"the gateway cannot start: {error}")
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -28,6 +28,7 @@ StoreError                   the log's DuckDB file could not be opened or read
 LimitsUnusable               keys' use cannot be counted where the settings say
 CipherError                  encrypted data that the key does not open
 KeyUnavailable               the encryption key is not to be had, or is no key
+CostMapInvalid               the file with models' prices cannot be read
 ImportFailed                 a file to import is not what it should be
 BadRow                       one row of it is not; the others are imported
 """
@@ -225,6 +226,10 @@ class CipherError(ValueError):
 
 class KeyUnavailable(Exception):
     """The encryption key is not 32 bytes, or the command that prints it failed."""
+
+
+class CostMapInvalid(Exception):
+    """The operator's cost map is missing, no JSON, or has an entry that is no price."""
 
 
 class ImportFailed(Exception):
