@@ -5,8 +5,9 @@ from pathlib import Path
 
 import click
 
+from learner.cli.key_commands import keys
 from learner.cli.log_commands import log
-from learner.cli.options import Tenant, config_option, json_option
+from learner.cli.options import config_option, json_option
 
 
 class _Group(click.Group):
@@ -106,43 +107,6 @@ def check(config_path: Path) -> None:
     )
 
 
-@main.group()
-def keys() -> None:
-    """Who may call the gateway."""
-
-
-@keys.command("create")
-@config_option
-@click.argument("name")
-@click.option("--tenant", type=Tenant(), default="default", show_default=True)
-@json_option
-def create_key(config_path: Path, name: str, tenant: str, *, as_json: bool) -> None:
-    """Make a key. It is shown once."""
-    from learner.cli.keys import create
-
-    create(config_path, name, tenant, as_json=as_json)
-
-
-@keys.command("list")
-@config_option
-@json_option
-def list_keys(config_path: Path, *, as_json: bool) -> None:
-    """The keys that open, without their secrets."""
-    from learner.cli.keys import show_all
-
-    show_all(config_path, as_json=as_json)
-
-
-@keys.command("revoke")
-@config_option
-@click.argument("key_id")
-def revoke_key(config_path: Path, key_id: str) -> None:
-    """Make a key stop opening, within seconds."""
-    from learner.cli.keys import revoke
-
-    revoke(config_path, key_id)
-
-
 @main.command()
 @config_option
 @json_option
@@ -155,6 +119,22 @@ def turns(config_path: Path, turn: str | None, *, as_json: bool) -> None:
 
 
 @main.command()
+@config_option
+@click.option(
+    "--by", default="alias", show_default=True, help="What is counted apart: key,alias,adapter,arm"
+)
+@click.option("--since", default="30d", show_default=True, help="From then on, or this long ago.")
+@click.option("--tenant", type=Tenant(), help="Only this tenant's.")
+@json_option
+def usage(config_path: Path, by: str, since: str, tenant: str | None, *, as_json: bool) -> None:
+    """Who used how much: calls, tokens and cost, of all tenants."""
+    from learner.cli.usage import show
+
+    names = [one.strip() for one in by.split(",")]
+    show(config_path, names, since, tenant, as_objects=as_json)
+
+
+@main.command()
 @json_option
 def doctor(*, as_json: bool) -> None:
     """Say what is missing on this machine, and how to get it."""
@@ -163,4 +143,5 @@ def doctor(*, as_json: bool) -> None:
     sys.exit(examine(as_json=as_json))
 
 
+main.add_command(keys)
 main.add_command(log)
