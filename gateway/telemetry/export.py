@@ -80,10 +80,11 @@ class Exporter:
             self._wake.set()
 
     def close(self) -> None:
-        """Send what waits, unless the collector takes longer than ``TIMEOUT_S``."""
+        """Send what waits, unless the collector takes longer than ``TIMEOUT_S`` or took no more."""
         self._closing = True
         self._wake.set()
-        self._thread.join(TIMEOUT_S)
+        if not self._failing:
+            self._thread.join(TIMEOUT_S)
         self._spans.shutdown()  # type: ignore[no-untyped-call]
         self._metrics.shutdown()
         self._thread.join(TIMEOUT_S)  # what still waited is refused now, and counted
