@@ -29,6 +29,8 @@ class Ordinary(Watched, HttpToolsProtocol):
         HttpToolsProtocol.__init__(self, config, server_state, app_state, _loop)
         Watched.__init__(self, door)
         self._head_bytes = 0
+        self._last_words: GatewayError | None = None
+        """What is said when the answers under way are whole."""
 
     @property
     def clogged(self) -> bool:
@@ -37,7 +39,7 @@ class Ordinary(Watched, HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of requests."""
-        if self._phase is Phase.CLOSING:
+        if self._phase is Phase.CLOSING or self._last_words is not None:
             return
         if self._phase is Phase.IDLE:
             self._wait(Phase.HEAD)
@@ -54,7 +56,11 @@ class Ordinary(Watched, HttpToolsProtocol):
         self._wait(Phase.HEAD)
 
     def on_headers_complete(self) -> None:
-        """Its head is whole."""
+        """Its head is whole. What the parser lets pass and HTTP/1.1 does not, is refused here."""
+        version = self.parser.get_http_version()
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if version not in {"1.0", "1.1"} or hosts > 1 or (hosts == 0 and version == "1.1"):
+            raise ValueError("not HTTP/1.1")
         super().on_headers_complete()
         self._wait(Phase.BODY)
 
@@ -66,7 +72,11 @@ class Ordinary(Watched, HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """It is answered. How long the connection may be idle then, uvicorn sees to."""
         super().on_response_complete()
-        if self._phase is Phase.ANSWER and self.cycle.response_complete:
+        if not self.cycle.response_complete:
+            return
+        if self._last_words is not None:
+            self._refuse(self._last_words)
+        elif self._phase is Phase.ANSWER:
             self._wait(Phase.IDLE)
 
     def send_400_response(self, msg: str) -> None:
@@ -74,10 +84,14 @@ class Ordinary(Watched, HttpToolsProtocol):
         self._refuse(InvalidRequest(msg))
 
     def look(self, now: float) -> None:
-        """While reading is held back, what does not arrive is not the client's fault."""
-        if self.flow.read_paused and not self.clogged:
+        """A request that is not read on, or that comes before its turn, takes no time."""
+        is_early = self._phase is Phase.HEAD and self._is_answering()
+        if (is_early or self.flow.read_paused) and not self.clogged:
             self._since = now
         super().look(now)
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _expired(self, phase: Phase) -> None:
         if phase in {Phase.READER, Phase.CLOSING}:
@@ -88,10 +102,23 @@ class Ordinary(Watched, HttpToolsProtocol):
             self._refuse(TooSlow("The request did not arrive in time."))
 
     def _refuse(self, error: GatewayError) -> None:
-        """Say why, unless something else is being said, and close."""
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            self.transport.write(refusal(error))
-        self._close()
+        """Say why in its turn, and hear no more; but let the client read it."""
+        if self.transport.is_closing():
+            return
+        if self._is_answering():
+            if self._phase is not Phase.BODY:
+                self._last_words = error
+                return
+            if self.pipeline or self.cycle.response_started:
+                self._close()
+                return
+            # The application hears that its client is gone.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self._wait(Phase.CLOSING)
+        self.transport.write(refusal(error))
+        self.transport.write_eof()
+        self.flow.resume_reading()
 
     def _close(self) -> None:
         self._wait(Phase.CLOSING)
