@@ -28,7 +28,7 @@ class Parsed(msgspec.Struct, frozen=True, gc=False):
     n: int
     """Choices asked for, of all its prompts together."""
     store: bool | None
-    metadata: Mapping[str, str]
+    metadata: dict[str, str]
     user: str | None
     """Whom the call is made for."""
     max_tokens: int | None
