@@ -21,6 +21,8 @@ OVERHEAD = (
 MAX_SERIES = 1000
 """Beyond as many, a label that is new is told as ``other``: a guard, not a budget."""
 OTHER = "other"
+SHADOW = "shadow"
+"""The arm of mirrored calls, which keep no client waiting."""
 
 
 class CallKey(NamedTuple):

@@ -30,6 +30,8 @@ METRICS_EVERY = 15
 """Turns between two exports of the metrics."""
 TIMEOUT_S = 5.0
 """How long the collector may take, repeated attempts included."""
+FLUSH_S = 2.0
+"""How much longer the end may take for what is still to be sent."""
 
 logger = logging.getLogger(__name__)
 
@@ -80,11 +82,11 @@ class Exporter:
             self._wake.set()
 
     def close(self) -> None:
-        """Send what waits, unless the collector takes longer than ``TIMEOUT_S`` or took no more."""
+        """Send what waits, unless the collector takes too long or took no more."""
         self._closing = True
         self._wake.set()
         if not self._failing:
-            self._thread.join(TIMEOUT_S)
+            self._thread.join(FLUSH_S)
         self._spans.shutdown()  # type: ignore[no-untyped-call]
         self._metrics.shutdown()
         self._thread.join(TIMEOUT_S)  # what still waited is refused now, and counted

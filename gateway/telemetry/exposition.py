@@ -9,12 +9,17 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from gateway.telemetry.board import Page
-from gateway.telemetry.counters import DURATION, OVERHEAD, CallKey, Counts, Histogram, Series
+from gateway.telemetry.counters import (
+    DURATION,
+    OVERHEAD,
+    SHADOW,
+    CallKey,
+    Counts,
+    Histogram,
+    Series,
+)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-SHADOW = "shadow"
-"""The arm of mirrored calls, which keep no client waiting."""
 
 Labels = tuple[tuple[str, str], ...]
 

@@ -17,12 +17,11 @@ from opentelemetry.sdk.metrics.export import Histogram as HistogramData
 from opentelemetry.sdk.resources import Resource
 
 from gateway.telemetry import names
-from gateway.telemetry.counters import OVERHEAD, CallKey, Counts, Histogram, Series
+from gateway.telemetry.counters import OVERHEAD, SHADOW, CallKey, Counts, Histogram, Series
 from gateway.telemetry.spans import SCOPE
 
 CUMULATIVE = AggregationTemporality.CUMULATIVE
 EMBEDDINGS = "embeddings"
-SCHEMA_URL = ""
 
 _USAGE: Mapping[str, tuple[str, Callable[[Series], float]]] = {
     names.INFERENCE_INPUT_TOKENS: ("{token}", lambda series: series.input_tokens),
@@ -37,8 +36,8 @@ def metrics(counts: Counts, resource: Resource, *, now: float) -> MetricsData:
     """All counters as of ``now``, in seconds since 1970. Empty ones are left out."""
     span = (int(counts.since * 1e9), int(now * 1e9))
     found = [*_durations(counts, span), *_usage(counts, span)]
-    scope = ScopeMetrics(SCOPE, found, SCHEMA_URL)
-    return MetricsData([ResourceMetrics(resource, [scope], SCHEMA_URL)])
+    scope = ScopeMetrics(SCOPE, found, "")
+    return MetricsData([ResourceMetrics(resource, [scope], "")])
 
 
 def _durations(counts: Counts, span: tuple[int, int]) -> Iterable[Metric]:
@@ -50,7 +49,11 @@ def _durations(counts: Counts, span: tuple[int, int]) -> Iterable[Metric]:
         (names.INFERENCE_DURATION, standard, [(k, s.duration) for k, s in inferences]),
         (names.OPERATION_DURATION, standard, [(k, s.duration) for k, s in embeddings]),
         (names.INFERENCE_TIME_TO_FIRST_CHUNK, standard, [(k, s.first_chunk) for k, s in calls]),
-        (names.OVERHEAD_DURATION, OVERHEAD, [(k, s.overhead) for k, s in calls]),
+        (
+            names.OVERHEAD_DURATION,
+            OVERHEAD,
+            [(k, s.overhead) for k, s in calls if k.arm != SHADOW],
+        ),
     ):
         data = [_point(key, held, bounds, span) for key, held in points if sum(held.counts)]
         if data:

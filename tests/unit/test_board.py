@@ -156,3 +156,14 @@ def test_the_buckets_of_a_histogram_add_up(tmp_path: Path) -> None:
     of = {end: seen[name, *(part.format(end) for part in labels)] for end in ("0.01", "0.02")}
     assert of == {"0.01": 0, "0.02": 2}
     assert seen[name, *(part.format("+Inf") for part in labels)] == 3
+
+
+def test_mirrored_calls_do_not_tell_of_the_gateways_overhead(tmp_path: Path) -> None:
+    here = board(tmp_path, "w0")
+    count(here, 1)
+    count(here, 3, arm="shadow")
+
+    seen = samples(here)
+
+    assert total(seen, "ratchet_overhead_seconds_count") == 1
+    assert total(seen, "ratchet_requests_total") == 4
