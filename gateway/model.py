@@ -9,6 +9,9 @@ from gateway.log.cost import Price
 
 Name = Annotated[str, Field(pattern=r"^\S{1,256}$")]
 
+_TAKEN = frozenset({"fallback", "incumbent", "pinned", "shadow"})
+"""What the log's ``arm`` says of calls that no arm was drawn for."""
+
 
 class _Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -69,11 +72,16 @@ class Guards(_Options):
 class Provider(_Options):
     """A model elsewhere, reached through litellm; never one of our own engines."""
 
-    model: str
+    model: Annotated[str, Field(pattern=r"^[^/\s]+/\S+$")]
     """litellm's name for it: ``openai/gpt-5-mini``, ``anthropic/claude-sonnet-5``."""
     api_base: str | None = None
     api_key_env: str | None = None
     """The environment variable that holds the key; litellm's own choice where left out."""
+
+    @property
+    def name(self) -> str:
+        """Whose model it is: ``openai``, ``anthropic``."""
+        return self.model.partition("/")[0]
 
 
 class ModelOptions(_Options):
@@ -98,6 +106,8 @@ class ModelOptions(_Options):
         names = [arm.name for arm in self.arms]
         if sum(arm.weight for arm in self.arms) >= 1:
             raise ValueError("the arms' weights must add up to less than 1")
-        if len(set(names)) < len(names) or "incumbent" in names or "shadow" in names:
-            raise ValueError("arms need names of their own, other than incumbent and shadow")
+        if len(set(names)) < len(names) or not _TAKEN.isdisjoint(names):
+            raise ValueError(
+                f"arms need names of their own, other than {', '.join(sorted(_TAKEN))}"
+            )
         return self

@@ -38,7 +38,7 @@ def named(snapshot: RoutingSnapshot, models: Mapping[str, ModelOptions], name: s
     """What one name means. Raises ModelNotFound when it means nothing."""
     options = models.get(name)
     if options is not None and options.provider is not None:
-        return Name(name, parent=None, owned_by=options.provider.model.partition("/")[0])
+        return Name(name, parent=None, owned_by=options.provider.name)
     route = snapshot.names.get(name)
     if route is None:
         raise unknown(snapshot, name)

@@ -13,7 +13,7 @@ from learner.launch.job import (
     SftHyperparameters,
     SftJob,
 )
-from learner.sections import EngineSection, PolicySection
+from learner.sections import EngineSection, PolicySection, served_base
 from learner.settings import RatchetConfig
 from serving.launch import EngineSpec
 
@@ -80,17 +80,10 @@ def policies(config: RatchetConfig) -> dict[str, Policy]:
         section.alias: Policy(
             section=section,
             base=config.base_of(section.alias),
-            workbench=engine_spec(
-                config, config.base_of(section.alias), config.workbench, role="workbench"
-            ),
+            workbench=workbench_spec(config, config.base_of(section.alias)),
         )
         for section in config.policies
     }
-
-
-def served_base(base: str) -> str:
-    """The name engines serve a base under: a hub name as it is, of a directory its last part."""
-    return Path(base).name if Path(base).is_dir() else base
 
 
 def local_base(base: str) -> Path:
@@ -109,19 +102,32 @@ def local_base(base: str) -> Path:
         raise ConfigError(f"base {base} is neither a folder nor in the hub's cache") from error
 
 
-def engine_spec(
-    config: RatchetConfig, base: str, section: EngineSection, *, role: str
-) -> EngineSpec:
-    """How to start the engine of ``base``: bases take ports in their order."""
-    index = config.bases.index(base)
+def workbench_spec(config: RatchetConfig, base: str) -> EngineSpec:
+    """How to start the workbench of ``base``."""
+    number = config.bases.index(base)
+    return _spec(config.workbench, base, name=f"workbench-{number}", number=number)
+
+
+def engine_specs(config: RatchetConfig) -> tuple[EngineSpec, ...]:
+    """How to start the clients' engines: the replicas of each base, bases in their order."""
+    replicas = range(config.serving.replicas)
+    placed = enumerate((base, replica) for base in config.bases for replica in replicas)
+    return tuple(
+        _spec(config.serving, base, name=f"engine-{Path(base).name}-{replica}", number=number)
+        for number, (base, replica) in placed
+    )
+
+
+def _spec(section: EngineSection, base: str, *, name: str, number: int) -> EngineSpec:
+    """One engine; ``number`` counts those of its section."""
     return EngineSpec(
-        name=f"{role}-{index}",
+        name=name,
         base=base,
         served_name=served_base(base),
-        port=section.port + index,
+        port=section.port + number,
         max_loras=section.max_loras,
         max_cpu_loras=section.max_cpu_loras,
         max_lora_rank=section.max_lora_rank,
         args=section.args,
-        env=section.env,
+        env={key: value.replace("{engine}", str(number)) for key, value in section.env.items()},
     )

@@ -16,9 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.log.cost import Price
 from gateway.log.filter import Filter
-from gateway.settings import Capture
+from gateway.model import ModelOptions
+from gateway.settings import Capture, Cors, Telemetry
 from learner.errors import ConfigError
 from learner.launch.job import GrpoHyperparameters, Lora, SftHyperparameters
 from learner.rewards import from_config
@@ -68,6 +68,7 @@ def _reward(config: dict[str, Any]) -> dict[str, Any]:
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Kept = Annotated[timedelta, BeforeValidator(_kept)]
+Wait = Annotated[Duration, Field(gt=timedelta(0))]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
 
 
@@ -76,7 +77,7 @@ class Section(BaseModel):
 
 
 class GatewaySection(Section):
-    """Where clients connect."""
+    """Where clients connect, and what they are held to."""
 
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -84,13 +85,33 @@ class GatewaySection(Section):
     """Port to listen on."""
     workers: PositiveInt = 1
     """Processes that share the port."""
+    capacity: PositiveInt = 512
+    """Calls that one worker has under way at once; beyond it, 503."""
+    limits: Annotated[str, Field(pattern=r"^(rediss?://\S+|[^:\s]+)$")] = "run/limits"
+    """Where keys' use is counted: a file, relative to ``data``, for one machine; for several,
+    ``redis://HOST:PORT`` (Redis or Valkey), in which ``$NAME`` stands for an environment
+    variable."""
+    cost_map: Path | None = None
+    """Prices by model in LiteLLM's JSON format, for models without a price of their own."""
+    cors: Cors = Cors()
+    telemetry: Telemetry = Telemetry()
+    answer_timeout: Wait = timedelta(minutes=10)
+    """How long one answer may take, where its model says nothing else."""
+    header_timeout: Wait = timedelta(seconds=10)
+    """How long a request's headers may take to arrive."""
+    body_timeout: Wait = timedelta(seconds=60)
+    """How long its body may take after them."""
+    idle_timeout: Wait = timedelta(seconds=75)
+    """How long a connection may wait for its next request."""
+    max_body: Annotated[Bytes, Field(gt=0)] = 8 << 20
+    """The largest request body taken."""
 
 
 class EngineSection(Section):
     """How a vLLM is started."""
 
     port: Annotated[int, Field(ge=1, le=65535)]
-    """Loopback port of the first base's engine; the next base takes the next port."""
+    """Loopback port of the first engine; the others take the ports after it."""
     max_loras: PositiveInt = 8
     """Adapters in one batch at most."""
     max_cpu_loras: PositiveInt = 32
@@ -100,7 +121,8 @@ class EngineSection(Section):
     args: dict[str, Any] = Field(default_factory=dict)
     """Further flags of vLLM, without the dashes: ``tool-call-parser: hermes``."""
     env: dict[str, str] = Field(default_factory=dict)
-    """Further environment variables of vLLM."""
+    """Further environment variables of vLLM. ``{engine}`` in a value stands for the engine's
+    number, counted from 0 over all bases: ``CUDA_VISIBLE_DEVICES: "{engine}"``."""
 
 
 class WorkbenchSection(EngineSection):
@@ -113,17 +135,33 @@ class ServingSection(EngineSection):
     """The vLLM that answers clients; only gated adapters enter it."""
 
     port: Annotated[int, Field(ge=1, le=65535)] = 8100
+    replicas: PositiveInt = 1
+    """Engines of each base. An alias moves to an adapter when all of them hold it."""
 
 
-class ModelSection(Section):
-    """One model name that clients may use."""
+def served_base(base: str) -> str:
+    """The name engines serve a base under: a hub name as it is, of a directory its last part."""
+    return Path(base).name if Path(base).is_dir() else base
+
+
+class ModelSection(ModelOptions):
+    """One model name that clients may use: a base of ours, or a provider's model."""
 
     alias: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     """What clients put in ``model``."""
-    base: str
+    base: Annotated[str, Field(min_length=1)] | None = None
     """Directory of the base model, or its name on a hub."""
-    price: Price | None = None
-    """What its tokens cost; the log's ``cost`` is NULL without."""
+
+    @model_validator(mode="after")
+    def _one_who_answers(self) -> "ModelSection":
+        if (self.base is None) == (self.provider is None):
+            raise ValueError("give either base or provider")
+        return self
+
+    @property
+    def options(self) -> ModelOptions:
+        """What the gateway is told of it; the base is in the registry."""
+        return ModelOptions(**{name: getattr(self, name) for name in ModelOptions.model_fields})
 
 
 class WhenSection(Section):

@@ -1,15 +1,20 @@
 """``ratchet.yaml``: one file says what is served and what is learnt."""
 
+import os
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from gateway.model import Guard, Guards, PythonGuard
 from gateway.settings import REFERENCE, RESERVED, Metric
 from learner.errors import ConfigError
 from learner.explain import explain
+from learner.references import checked
 from learner.sections import (
+    EngineSection,
     GatewaySection,
     LogSection,
     ModelSection,
@@ -53,9 +58,7 @@ class RatchetConfig(Section):
         for base, name in names.items():
             if list(names.values()).count(name) > 1:
                 raise ValueError(f"two bases are called {name!r}; rename the folder of {base}")
-        ports = [section.port for section in (self.gateway, self.serving, self.workbench)]
-        if len(set(ports)) < len(ports):
-            raise ValueError("gateway.port, serving.port and workbench.port must differ")
+        self._ports_differ()
         for policy in self.policies:
             rank = policy.training.lora.r
             if rank > min(self.serving.max_lora_rank, self.workbench.max_lora_rank):
@@ -67,9 +70,25 @@ class RatchetConfig(Section):
         for alias in learning:
             if alias not in aliases:
                 raise ValueError(f"a policy names alias {alias!r}; declared are {aliases}")
+            if next(model.base for model in self.models if model.alias == alias) is None:
+                raise ValueError(f"a policy cannot teach {alias!r}: a provider answers for it")
             if learning.count(alias) > 1:
                 raise ValueError(f"alias {alias!r} has two policies")
         return self
+
+    def _ports_differ(self) -> None:
+        bases = len(self.bases)
+        taken = {
+            "gateway.port": range(self.gateway.port, self.gateway.port + 1),
+            "serving.port": _ports(self.serving, bases * self.serving.replicas),
+            "workbench.port": _ports(self.workbench, bases),
+        }
+        for (one, these), (other, those) in combinations(taken.items(), 2):
+            if these.start < those.stop and those.start < these.stop:
+                raise ValueError(
+                    f"{one} and {other} must differ by the engines that take the ports after "
+                    f"them: {these.start} to {these.stop - 1}, {those.start} to {those.stop - 1}"
+                )
 
     @property
     def database(self) -> str:
@@ -100,17 +119,29 @@ class RatchetConfig(Section):
         return self.data / "subject.key"
 
     @property
+    def run(self) -> Path:
+        """What lasts as long as the house runs."""
+        return self.data / "run"
+
+    @property
     def learner_socket(self) -> Path:
         """Where the learner answers the command line."""
-        return self.data / "run" / "learner.sock"
+        return self.run / "learner.sock"
+
+    @property
+    def limits(self) -> str:
+        """Where keys' use is counted: a file, or a URL."""
+        given = self.gateway.limits
+        return os.path.expandvars(given) if "://" in given else str(self.data / given)
 
     @property
     def bases(self) -> tuple[str, ...]:
-        """Each base once, in the order of the models; one engine serves each."""
-        return tuple(dict.fromkeys(model.base for model in self.models))
+        """Each base once, in the order of the models; engines of its own serve each."""
+        return tuple(dict.fromkeys(model.base for model in self.models if model.base))
 
     def base_of(self, alias: str) -> str:
-        return next(model.base for model in self.models if model.alias == alias)
+        """The base of an alias that has one."""
+        return next(model.base for model in self.models if model.base and model.alias == alias)
 
 
 def load(path: Path) -> RatchetConfig:
@@ -127,7 +158,14 @@ def load(path: Path) -> RatchetConfig:
         config = RatchetConfig.model_validate(content)
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain(error, RatchetConfig)}") from error
-    return _anchored(config, path.resolve().parent)
+    try:
+        return checked(_anchored(config, path.resolve().parent))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _ports(section: EngineSection, engines: int) -> range:
+    return range(section.port, section.port + engines)
 
 
 def _anchored(config: RatchetConfig, folder: Path) -> RatchetConfig:
@@ -137,12 +175,28 @@ def _anchored(config: RatchetConfig, folder: Path) -> RatchetConfig:
         local = folder / name
         return str(local.resolve()) if local.is_dir() else name
 
-    models = tuple(m.model_copy(update={"base": base(m.base)}) for m in config.models)
+    def guard(one: Guard) -> Guard:
+        if isinstance(one, PythonGuard):
+            return one.model_copy(update={"file": folder / one.file})
+        return one
+
+    def model(one: ModelSection) -> ModelSection:
+        before, after = (tuple(map(guard, some)) for some in (one.guards.before, one.guards.after))
+        guards = Guards(before=before, after=after)
+        return one.model_copy(update={"base": one.base and base(one.base), "guards": guards})
+
     policies = tuple(
         p.model_copy(update={"held_out": folder / p.held_out})
         if isinstance(p.held_out, Path)
         else p
         for p in config.policies
     )
-    data = (folder / config.data).resolve()
-    return config.model_copy(update={"data": data, "models": models, "policies": policies})
+    cost_map = config.gateway.cost_map and folder / config.gateway.cost_map
+    return config.model_copy(
+        update={
+            "data": (folder / config.data).resolve(),
+            "gateway": config.gateway.model_copy(update={"cost_map": cost_map}),
+            "models": tuple(map(model, config.models)),
+            "policies": policies,
+        }
+    )

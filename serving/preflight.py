@@ -3,7 +3,7 @@
 import os
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import psutil
@@ -33,11 +33,18 @@ def check(spec: EngineSpec, machine: Machine, inherited: Mapping[str, str]) -> N
 
     ``inherited`` is the environment that vLLM would be started from.
     """
-    check_rank(spec)
-    check_model(spec)
-    check_port(spec)
-    check_compiler(spec, machine, environment(spec, inherited, machine))
-    check_memory(spec, machine, psutil.virtual_memory().available)
+    check_all([spec], machine, inherited)
+
+
+def check_all(specs: Iterable[EngineSpec], machine: Machine, inherited: Mapping[str, str]) -> None:
+    """The same of engines that run side by side, and share the memory."""
+    available = psutil.virtual_memory().available
+    for spec in specs:
+        check_rank(spec)
+        check_model(spec)
+        check_port(spec)
+        check_compiler(spec, machine, environment(spec, inherited, machine))
+        available -= check_memory(spec, machine, available)
 
 
 def check_rank(spec: EngineSpec) -> None:
@@ -95,17 +102,20 @@ def check_compiler(spec: EngineSpec, machine: Machine, env: Mapping[str, str]) -
         )
 
 
-def check_memory(spec: EngineSpec, machine: Machine, available: int) -> None:
+def check_memory(spec: EngineSpec, machine: Machine, available: int) -> int:
     """On a CPU weights and KV cache share memory with everything else: a full machine
-    kills processes at random. On a GPU vLLM checks its own memory."""
+    kills processes at random. On a GPU vLLM checks its own memory.
+
+    The bytes it will take, as far as can be told.
+    """
     if machine.device is not Device.CPU:
-        return
+        return 0
     flags = {flag_name(name): value for name, value in spec.args.items()}
     cache = flags.get("kv-cache-memory-bytes") or kv_cache_bytes(
         model_config(spec.base), flags.get("max-model-len")
     )
     if not str(cache).isdecimal():  # "4G" and the like are vLLM's to read
-        return
+        return 0
     needed = _RUNTIME_BYTES + 2 * _weight_bytes(Path(spec.base)) + int(str(cache))
     if needed > available:
         raise LaunchError(
@@ -113,6 +123,7 @@ def check_memory(spec: EngineSpec, machine: Machine, available: int) -> None:
             f"{available / _GIB:.1f} GiB are free; end other programs, take a smaller base, or "
             "lower kv-cache-memory-bytes in the engine's args"
         )
+    return needed
 
 
 def _weight_bytes(folder: Path) -> int:

@@ -18,13 +18,15 @@ import aiohttp
 
 from gateway.keys import EVERYTHING, KeyStore
 from gateway.log.spool import Durability
+from gateway.model import ModelOptions
 from gateway.settings import GatewaySettings
 from learner.errors import ConfigError
-from learner.policy import engine_spec, policies, served_base
+from learner.policy import engine_specs, policies
+from learner.sections import served_base
 from learner.settings import RatchetConfig
 from serving.database import open_database
-from serving.launch import this_machine
-from serving.preflight import check
+from serving.launch import EngineSpec, this_machine
+from serving.preflight import check_all
 from serving.registry import Registry
 from serving.settings import AgentSettings, EngineSettings
 from serving.supervisor import ChildEvent, Command, Supervisor, end_orphans
@@ -103,15 +105,18 @@ class House:
         config = self.config
         self._end_orphans()
         _check_port(config.gateway.host, config.gateway.port, "gateway.port")
-        machine = this_machine()
-        for base in config.bases:
-            check(engine_spec(config, base, config.serving, role="engine"), machine, os.environ)
-        for policy in policies(config).values():
-            check(policy.workbench, machine, os.environ)
+        _check_providers(config)
+        if config.bases:
+            machine = this_machine()
+            check_all(engine_specs(config), machine, os.environ)
+            for policy in policies(config).values():
+                check_all([policy.workbench], machine, os.environ)
         database = open_database(config.database)
         registry = Registry.open(config.database)
         for model in config.models:
-            registry.declare(model.alias, model.base, served_base(model.base), datetime.now(UTC))
+            if model.base:
+                served = served_base(model.base)
+                registry.declare(model.alias, model.base, served, datetime.now(UTC))
         keys = KeyStore(database)
         if not keys.active():
             _, self.secret = keys.create(
@@ -127,7 +132,7 @@ class House:
     def _commands(self) -> list[Command]:
         """Every role, in the order of starting."""
         config = self.config
-        agents = [self._agent(base) for base in config.bases]
+        agents = [self._agent(spec) for spec in engine_specs(config)]
         learner = self._command(
             "learner", ("-m", "learner", "--config", str(self._config_path)), {}
         )
@@ -141,9 +146,8 @@ class House:
         ]
         return [*agents, learner, *workers]
 
-    def _agent(self, base: str) -> Command:
+    def _agent(self, spec: EngineSpec) -> Command:
         config = self.config
-        spec = engine_spec(config, base, config.serving, role="engine")
         settings = AgentSettings(
             database_url=config.database,
             run_dir=config.data / "run",
@@ -177,9 +181,10 @@ class House:
 
 def _gateway_environment(config: RatchetConfig) -> dict[str, str]:
     """What ratchet.yaml means for a gateway worker."""
+    said = config.gateway
     settings = GatewaySettings(
-        host=config.gateway.host,
-        port=config.gateway.port,
+        host=said.host,
+        port=said.port,
         database=config.database,
         spool=config.spool,
         durability=Durability(config.log.durability),
@@ -190,12 +195,31 @@ def _gateway_environment(config: RatchetConfig) -> dict[str, str]:
         learner=config.learner_socket,
         metrics=config.metrics,
         capture={policy.alias: policy.capture for policy in config.policies},
+        models=_options(config),
+        cost_map=said.cost_map,
+        limits=config.limits,
+        capacity=said.capacity,
+        cors=said.cors,
+        telemetry=said.telemetry,
+        run=config.run,
+        upstream_timeout_s=said.answer_timeout.total_seconds(),
+        max_body_bytes=said.max_body,
+        header_timeout_s=said.header_timeout.total_seconds(),
+        body_timeout_s=said.body_timeout.total_seconds(),
+        idle_timeout_s=said.idle_timeout.total_seconds(),
     )
     given: dict[str, object] = settings.model_dump(mode="json", include=settings.model_fields_set)
     return {
         f"GATEWAY_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
         for name, value in given.items()
+        if value is not None
     }
+
+
+def _options(config: RatchetConfig) -> dict[str, ModelOptions]:
+    """What is special about each model; nothing is about most, and those cost least to route."""
+    plain = ModelOptions()
+    return {model.alias: model.options for model in config.models if model.options != plain}
 
 
 class _only_one:  # noqa: N801 - used as a function
@@ -218,6 +242,16 @@ class _only_one:  # noqa: N801 - used as a function
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+
+
+def _check_providers(config: RatchetConfig) -> None:
+    """Keys of providers come from the environment only."""
+    for number, model in enumerate(config.models):
+        name = model.provider and model.provider.api_key_env
+        if name and not os.environ.get(name):
+            raise ConfigError(
+                f"models.{number}.provider.api_key_env: {name} is not set; export it first"
+            )
 
 
 def _check_port(host: str, port: int, setting: str) -> None:
