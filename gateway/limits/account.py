@@ -6,22 +6,22 @@ from fcntl import LOCK_EX, LOCK_UN, flock
 from gateway.errors import GatewayError
 from gateway.http.exchange import Headers
 from gateway.keys import Key
-from gateway.limits.bucket import corrected, missing
+from gateway.limits.bucket import indebted, missing
 from gateway.limits.budgets import Purse
 from gateway.limits.refusal import requests_too_fast, tokens_too_fast, too_large, too_many
 from gateway.limits.table import (
+    CELL,
     CELLS,
     DIGEST,
-    HELD_MONEY,
-    HELD_TOKENS,
     LAST,
     RATE,
     REQUESTS,
     RUNNING,
+    TAKEN,
     TOKENS,
     Words,
 )
-from gateway.limits.ticket import MONEY, Level, rate_headers
+from gateway.limits.ticket import MONEY, RateHeaders
 from gateway.limits.window import HOUR, MINUTE, NEVER
 
 
@@ -34,7 +34,7 @@ class Account:
 
     __slots__ = (
         "_cell", "_concurrency", "_digest", "_now", "_purse", "_rate", "_step", "_stripe",
-        "_words", "key",
+        "_words", "key", "rates",
     )  # fmt: skip
 
     def __init__(
@@ -42,10 +42,11 @@ class Account:
     ) -> None:
         limits = key.limits
         self.key = key
+        self.rates = RateHeaders(limits)
         self._words = words
         self._digest = words[DIGEST]
         self._stripe = stripe
-        self._cell = CELLS + 3 * worker
+        self._cell = CELLS + CELL * worker
         self._now = now
         rpm, self._rate = limits.requests_per_minute, limits.tokens_per_minute
         self._step = None if rpm is None else (MINUTE // rpm if rpm else 2 * MINUTE)
@@ -53,7 +54,7 @@ class Account:
         self._purse = Purse(key, words) if key.budgets else None
         words[RATE] = self._rate or 0
 
-    def admit(self, tokens: int, cost: float) -> "SharedTicket":
+    def admit(self, tokens: int, cost: float) -> "SharedTicket":  # noqa: C901 - calls cost too
         rate, step, words, purse = self._rate, self._step, self._words, self._purse
         if rate is not None and tokens > rate:
             raise too_large(self.key, requested=tokens)
@@ -77,36 +78,35 @@ class Account:
                 money = round(cost * MONEY)
                 if refusal := purse.refusal(now, tokens, money):
                     raise refusal
-                words[self._cell] += 1
-                words[self._cell + 2] += money
-                words[HELD_MONEY] += money
-                words[HELD_TOKENS] += tokens
-            else:
-                words[self._cell] += 1
+            cell = self._cell
+            words[cell] += 1
             words[RUNNING] = running + 1
-            words[REQUESTS] = requests_full
-            words[TOKENS] = tokens_full
-            words[self._cell + 1] += tokens
             words[LAST] = now
+            if step is not None:
+                words[REQUESTS] = requests_full
+            if rate:
+                words[TOKENS] = tokens_full
+                words[cell + TAKEN] += tokens
+            if purse is not None:
+                purse.hold(cell, tokens, money)
         finally:
             flock(self._stripe, LOCK_UN)
-        return SharedTicket(self, tokens, money, now, requests_full, tokens_full)
+        return SharedTicket(self, tokens, money, (now, requests_full, tokens_full))
 
     def settle(self, held: int, held_money: int, tokens: int, cost: float) -> None:
         """Replace what is held by the truth. A full cell's first word goes down last."""
-        words, cell, rate = self._words, self._cell, self._rate
+        words, cell, rate, purse = self._words, self._cell, self._rate, self._purse
         flock(self._stripe, LOCK_EX)
         try:
-            if self._purse is not None:
-                self._purse.charge(self._now(), tokens, round(cost * MONEY))
-                words[HELD_TOKENS] -= held
-                words[HELD_MONEY] -= held_money
-                words[cell + 2] -= held_money
-            words[cell + 1] -= held
-            if rate and tokens != held:
-                words[TOKENS] = corrected(
-                    words[TOKENS], self._now(), reserved=held, truth=tokens, limit=rate
-                )
+            if purse is not None:
+                purse.charge(self._now(), tokens, round(cost * MONEY))
+                purse.hold(cell, -held, -held_money)
+            if rate:
+                words[cell + TAKEN] -= held
+                if tokens < held:
+                    words[TOKENS] -= (held - tokens) * MINUTE // rate
+                elif tokens > held:
+                    words[TOKENS] = indebted(words[TOKENS], self._now(), tokens - held, rate)
             words[RUNNING] -= 1
             words[cell] -= 1
         finally:
@@ -136,26 +136,26 @@ class Account:
 class SharedTicket:
     """See ``Ticket``."""
 
-    __slots__ = ("_account", "_key", "_level", "_money", "_tokens")
+    __slots__ = ("_account", "_held", "_level", "_money", "_rates")
 
-    def __init__(  # noqa: PLR0913, PLR0917 - by position, for it is made once a request
-        self, account: Account, tokens: int, money: int, now: int, requests: int, filled: int
+    def __init__(
+        self, account: Account, held: int, money: int, level: tuple[int, int, int]
     ) -> None:
         self._account: Account | None = account
-        self._tokens = tokens
+        self._rates = account.rates
+        self._held = held
         self._money = money
-        self._level = (now, requests, filled)
-        self._key = account.key
+        self._level = level
 
     @property
     def headers(self) -> Headers:
-        return rate_headers(self._key, Level(*self._level))
+        return self._rates.at(*self._level)
 
     def settle(self, tokens: int, cost: float) -> None:
         account = self._account
         if account is not None:
             self._account = None
-            account.settle(self._tokens, self._money, tokens, cost)
+            account.settle(self._held, self._money, tokens, cost)
 
     def cancel(self) -> None:
         self.settle(0, 0.0)

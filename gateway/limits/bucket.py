@@ -17,17 +17,11 @@ def worth(n: int, limit: int) -> int:
     return n * MINUTE // limit
 
 
-def corrected(full_at: int, now: int, *, reserved: int, truth: int, limit: int) -> int:
-    """The moment after ``truth`` were taken where ``reserved`` had been; it may be a debt."""
-    if truth <= reserved:
-        return full_at - worth(reserved - truth, limit)
-    return min(max(full_at, now) + worth(truth - reserved, limit), now + LONGEST_DEBT)
+def indebted(full_at: int, now: int, n: int, limit: int) -> int:
+    """The moment after ``n`` more were taken, whether they are there or not."""
+    return min(max(full_at, now) + worth(n, limit), now + LONGEST_DEBT)
 
 
 def missing(full_at: int, now: int, limit: int) -> int:
     """How many of ``limit`` are not there now, rounded up; more than ``limit`` in debt."""
     return -(-max(0, full_at - now) * limit // MINUTE)
-
-
-def left(full_at: int, now: int, limit: int) -> int:
-    return max(0, limit - missing(full_at, now, limit))

@@ -3,7 +3,14 @@
 from gateway.errors import BudgetSpent
 from gateway.keys import Key, Window
 from gateway.limits.refusal import Claim, money_spent, tokens_spent
-from gateway.limits.table import HELD_MONEY, HELD_TOKENS, WINDOWS, Words
+from gateway.limits.table import (
+    MONEY_HELD,
+    MONEY_KEPT,
+    TOKENS_HELD,
+    TOKENS_KEPT,
+    WINDOWS,
+    Words,
+)
 from gateway.limits.ticket import MONEY, Spent
 from gateway.limits.window import NEVER, bounds, moment
 
@@ -33,15 +40,23 @@ class Purse:
         words = self._words
         for budget in self._budgets:
             place = _PLACE[budget.window]
-            used, held = words[place + 1], words[HELD_TOKENS]
+            used, held = words[place + 1], words[TOKENS_KEPT]
             if lacks(budget.tokens, used + held, tokens):
                 claim = Claim(used, held, tokens, now, self._places[place][2])
                 return tokens_spent(self._key, budget, claim)
-            used, held = words[place + 2], words[HELD_MONEY]
+            used, held = words[place + 2], words[MONEY_KEPT]
             if lacks(parts(budget.money), used + held, money):
                 claim = Claim(used, held, money, now, self._places[place][2])
                 return money_spent(self._key, budget, claim)
         return None
+
+    def hold(self, cell: int, tokens: int, money: int) -> None:
+        """Keep an estimate from others; less than nothing gives it back."""
+        words = self._words
+        words[cell + TOKENS_HELD] += tokens
+        words[cell + MONEY_HELD] += money
+        words[TOKENS_KEPT] += tokens
+        words[MONEY_KEPT] += money
 
     def charge(self, now: int, tokens: int, money: int) -> None:
         """Count what was used in truth."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from gateway.errors import BudgetSpent, RateLimited
 from gateway.keys import Budget, Key, Window
 from gateway.limits.ticket import MONEY, span
-from gateway.limits.window import NEVER, SECOND, moment
+from gateway.limits.window import MS, NEVER, SECOND, moment
 
 _SOON_S = 1.0
 
@@ -15,7 +15,7 @@ def requests_too_fast(key: Key, *, used: int, wait: int) -> RateLimited:
     return RateLimited(
         f"Rate limit reached for `{key.name}` on requests per min (RPM): "
         f"Limit {key.limits.requests_per_minute}, Used {used}, Requested 1. "
-        f"Please try again in {span(wait).decode()}.",
+        f"Please try again in {_span(wait)}.",
         retry_after_s=wait / SECOND,
     )
 
@@ -25,7 +25,7 @@ def tokens_too_fast(key: Key, *, used: int, requested: int, wait: int) -> RateLi
     return RateLimited(
         f"Rate limit reached for `{key.name}` on tokens per min (TPM): "
         f"Limit {key.limits.tokens_per_minute}, Used {used}, Requested {requested}. "
-        f"Please try again in {span(wait).decode()}.",
+        f"Please try again in {_span(wait)}.",
         retry_after_s=wait / SECOND,
     )
 
@@ -46,6 +46,10 @@ def too_many(key: Key, *, used: int) -> RateLimited:
         f"Please try again in {_SOON_S:g}s.",
         retry_after_s=_SOON_S,
     )
+
+
+def _span(nanoseconds: int) -> str:
+    return span(-(-nanoseconds // MS)).decode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,9 @@ from gateway.keys import Key, Limits
 from gateway.limits.refusal import too_large
 from gateway.limits.scripts import ADMIT, SETTLE
 from gateway.limits.settling import Settlement, Settler
-from gateway.limits.ticket import FREE, MONEY, Level, Spent, Ticket, rate_headers
+from gateway.limits.ticket import FREE, MONEY, RateHeaders, Spent, Ticket
 from gateway.limits.wire import (
+    Level,
     Reply,
     admit_arguments,
     common,
@@ -163,17 +164,17 @@ class RemoteLimits:
 class RemoteTicket:
     """See ``Ticket``."""
 
-    __slots__ = ("_hold", "_key", "_level", "_settler")
+    __slots__ = ("_hold", "_level", "_limits", "_settler")
 
     def __init__(self, settler: Settler, hold: Settlement, level: Level | None) -> None:
         self._settler = settler
-        self._key = hold.key
+        self._limits = hold.key.limits
         self._hold: Settlement | None = hold
         self._level = level
 
     @property
     def headers(self) -> Headers:
-        return rate_headers(self._key, self._level) if self._level else []
+        return RateHeaders(self._limits).at(*self._level) if self._level else []
 
     def settle(self, tokens: int, cost: float) -> None:
         hold = self._hold

@@ -9,8 +9,7 @@ from redis.exceptions import RedisError
 
 from gateway.errors import GatewayError
 from gateway.keys import Key
-from gateway.limits.ticket import Level
-from gateway.limits.wire import LEASE_S
+from gateway.limits.wire import LEASE_S, Level
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +71,11 @@ class Settler:
 
     def unwanted(self, hold: Settlement, asked: "asyncio.Future[Level | GatewayError]") -> None:
         """Whoever asked is gone: if it was let in, it is over at once."""
-        if not asked.cancelled() and not asked.exception() and isinstance(asked.result(), Level):
+        if (
+            not asked.cancelled()
+            and not asked.exception()
+            and not isinstance(asked.result(), GatewayError)
+        ):
             self.begun(hold.key, hold.cell)
             self.over(hold)
 

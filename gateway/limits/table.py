@@ -5,8 +5,8 @@ system on the slot's stripe, so that a worker that dies lets go of it. Each stor
 word, hence never half done; what a sequence of stores leaves when its process is killed between
 two of them is put right by ``heal``, with these rules:
 
-* a worker's cell counts what that worker has under way. Its first word is raised before any sum
-  and lowered after all of them, so a sum that may be wrong belongs to a cell that is not zero;
+* a worker's cell counts what that worker has under way. Its calls are raised before any sum is
+  and lowered after all of them, so a sum that may be wrong belongs to a cell that has calls;
 * what is taken from a bucket or a budget is one word each, and errs by at most the request that
   was being written when its worker was killed.
 
@@ -25,15 +25,18 @@ from gateway.errors import LimitsUnusable, Unavailable
 from gateway.limits.bucket import worth
 from gateway.limits.window import DAY
 
-WORKERS = 64
+WORKERS = 56
 """So many may share a table at once."""
 STRIPES = 8
 
 # A slot's words.
-DIGEST, LAST, REQUESTS, TOKENS, RATE, RUNNING, HELD_TOKENS, HELD_MONEY = 0, 2, 3, 4, 5, 6, 7, 8
+DIGEST, LAST, REQUESTS, TOKENS, RATE, RUNNING, TOKENS_KEPT, MONEY_KEPT = 0, 2, 3, 4, 5, 6, 7, 8
 WINDOWS = 16  # three words a window: its beginning, tokens used, money used
-CELLS = 32  # three words a worker: calls, tokens and money under way
-SLOT = 256
+CELLS = 32  # four words a worker: what it has under way
+SLOT = CELLS + 4 * WORKERS
+
+# A cell's words.
+CALLS, TAKEN, TOKENS_HELD, MONEY_HELD, CELL = 0, 1, 2, 3, 4
 
 # The header's words.
 _MAGIC, _VERSION, _CLAIMED, _REUSED, _ALIVE, _HEADER = 0, 1, 2, 3, 64, 512
@@ -129,7 +132,7 @@ class Table:
         """
         with Held(self._lock):
             self._catch_up()
-        cell = CELLS + 3 * worker
+        cell = CELLS + CELL * worker
         calls = self._all[_HEADER + cell :: SLOT].tolist()[: self._seen]
         for number in (number for number, n in enumerate(calls) if n):
             with Held(self.stripe(number)):
@@ -263,10 +266,10 @@ def _open(path: Path) -> int:
 
 def _healed(words: Words, cell: int) -> None:
     """Clear a dead worker's cell; the sums are those of the cells that are left."""
-    if (rate := words[RATE]) and words[cell + 1]:
-        words[TOKENS] -= worth(words[cell + 1], rate)
-    words[cell + 2] = words[cell + 1] = 0
-    for sum_, first in ((RUNNING, 0), (HELD_TOKENS, 1), (HELD_MONEY, 2)):
-        cells = words[CELLS + first : CELLS + 3 * WORKERS : 3]
-        words[sum_] = sum(cells.tolist()) - words[cell + first]
-    words[cell] = 0  # last: healing may be interrupted too
+    if rate := words[RATE]:
+        words[TOKENS] -= worth(words[cell + TAKEN], rate)
+    words[cell + TAKEN] = 0
+    for place, of in ((RUNNING, CALLS), (TOKENS_KEPT, TOKENS_HELD), (MONEY_KEPT, MONEY_HELD)):
+        words[place] = sum(words[CELLS + of :: CELL].tolist()) - words[cell + of]
+    words[cell + TOKENS_HELD] = words[cell + MONEY_HELD] = 0
+    words[cell + CALLS] = 0  # last: healing may be interrupted too

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Protocol
 
 from gateway.http.exchange import Headers
-from gateway.keys import Key, Window
-from gateway.limits.bucket import left
-from gateway.limits.window import SECOND
+from gateway.keys import Limits, Window
+from gateway.limits.window import MINUTE, MS
 
 MONEY = 1_000_000_000
 """Money is counted in integers, of which the configured currency has this many."""
@@ -57,36 +57,40 @@ class Spent:
     """When it begins anew; None: never."""
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
-    """A key's buckets right after an admission, as moments when they are full again."""
+class RateHeaders:
+    """Makes ``x-ratelimit-*`` of the limits that a key has."""
 
-    now: int
-    requests_full: int
-    tokens_full: int
+    __slots__ = ("_requests", "_rpm", "_tokens", "_tpm")
+
+    def __init__(self, limits: Limits) -> None:
+        self._rpm = limits.requests_per_minute
+        self._tpm = limits.tokens_per_minute
+        self._requests = b"x-ratelimit-limit-requests", b"%d" % (self._rpm or 0)
+        self._tokens = b"x-ratelimit-limit-tokens", b"%d" % (self._tpm or 0)
+
+    def at(self, now: int, requests_full: int, tokens_full: int) -> Headers:
+        """``now``, and when the buckets will be full again."""
+        headers = Headers()
+        if (limit := self._rpm) is not None:
+            away = requests_full - now
+            headers += (
+                self._requests,
+                (b"x-ratelimit-remaining-requests", b"%d" % (limit + -away * limit // MINUTE)),
+                (b"x-ratelimit-reset-requests", span(-(-away // MS))),
+            )
+        if (limit := self._tpm) is not None:
+            away = tokens_full - now
+            headers += (
+                self._tokens,
+                (b"x-ratelimit-remaining-tokens", b"%d" % (limit + -away * limit // MINUTE)),
+                (b"x-ratelimit-reset-tokens", span(-(-away // MS))),
+            )
+        return headers
 
 
-def rate_headers(key: Key, level: Level) -> Headers:
-    """``x-ratelimit-*`` of the limits that the key has."""
-    now, headers = level.now, Headers()
-    if (limit := key.limits.requests_per_minute) is not None:
-        headers += (
-            (b"x-ratelimit-limit-requests", b"%d" % limit),
-            (b"x-ratelimit-remaining-requests", b"%d" % left(level.requests_full, now, limit)),
-            (b"x-ratelimit-reset-requests", span(level.requests_full - now)),
-        )
-    if (limit := key.limits.tokens_per_minute) is not None:
-        headers += (
-            (b"x-ratelimit-limit-tokens", b"%d" % limit),
-            (b"x-ratelimit-remaining-tokens", b"%d" % left(level.tokens_full, now, limit)),
-            (b"x-ratelimit-reset-tokens", span(level.tokens_full - now)),
-        )
-    return headers
-
-
-def span(nanoseconds: int) -> bytes:
+@lru_cache(8192)
+def span(ms: int) -> bytes:
     """A duration in the words of OpenAI's headers: ``12ms``, ``1s``, ``1.5s``, ``6m0s``."""
-    ms = max(0, -(-nanoseconds // (SECOND // 1000)))
     if ms < 1000:
         return b"%dms" % ms
     if ms < 60_000:

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 from gateway.keys import Window
 
-SECOND = 1_000_000_000
+MS = 1_000_000
+SECOND = 1000 * MS
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR

@@ -13,11 +13,13 @@ from gateway.limits.refusal import (
     tokens_too_fast,
     too_many,
 )
-from gateway.limits.ticket import MONEY, Level, Spent
+from gateway.limits.ticket import MONEY, Spent
 from gateway.limits.window import NEVER, bounds, moment
 
 Argument = str | int
 Reply = list[bytes | int]
+Level = tuple[int, int, int]
+"""Now, and when the buckets of requests and tokens will be full again, in nanoseconds."""
 
 LEASE_S = 15
 """How long a worker's calls under way count without a sign of life from it."""
@@ -69,7 +71,7 @@ def read(key: Key, reply: Reply, *, tokens: int, money: int) -> Level | GatewayE
     kind, now = reply[0], int(reply[1]) * _US
     first, second = int(reply[2]), int(reply[3])
     if kind == b"in":
-        return Level(now, first * _US, second * _US)
+        return now, first * _US, second * _US
     if kind == b"requests":
         return requests_too_fast(key, used=first, wait=second * _US)
     if kind == b"tokens":
