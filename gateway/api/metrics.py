@@ -14,7 +14,8 @@ from gateway.names import ready
 from gateway.settings import GatewaySettings
 from gateway.state import State
 from gateway.telemetry import Board
-from gateway.telemetry.exposition import CONTENT_TYPE, Engine, House, exposed
+from gateway.telemetry.exposition import Engine, House, exposed
+from gateway.telemetry.text import CONTENT_TYPE
 
 router = APIRouter()
 

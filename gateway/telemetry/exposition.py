@@ -1,12 +1,8 @@
-"""Prometheus' text format, and every metric that it tells.
-
-https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
-"""
+"""Every metric that /metrics tells."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
 
 from gateway.telemetry.board import Page
 from gateway.telemetry.counters import (
@@ -18,10 +14,7 @@ from gateway.telemetry.counters import (
     Histogram,
     Series,
 )
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-Labels = tuple[tuple[str, str], ...]
+from gateway.telemetry.text import Labels, Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,62 +37,32 @@ class House:
     spool_oldest_s: float = 0.0
 
 
-class _Text:
-    """Lines, as they are added."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def family(self, name: str, kind: str, meaning: str) -> None:
-        self.lines += (f"# HELP {name} {meaning}", f"# TYPE {name} {kind}")
-
-    def sample(self, name: str, labels: Labels, value: float) -> None:
-        pairs = ",".join(f'{label}="{_escaped(said)}"' for label, said in labels)
-        self.lines.append(f"{name}{{{pairs}}} {value!r}" if pairs else f"{name} {value!r}")
-
-    def simple(
-        self, name: str, kind: str, meaning: str, samples: Iterable[tuple[Labels, float]]
-    ) -> None:
-        self.family(name, kind, meaning)
-        for labels, value in samples:
-            self.sample(name, labels, value)
-
-    def histogram(
-        self,
-        name: str,
-        meaning: str,
-        bounds: tuple[float, ...],
-        samples: Iterable[tuple[Labels, Histogram]],
-    ) -> None:
-        self.family(name, "histogram", meaning)
-        for labels, held in samples:
-            ends = [*(repr(bound) for bound in bounds), "+Inf"]
-            for end, count in zip(ends, accumulate(held.counts), strict=True):
-                self.sample(f"{name}_bucket", (*labels, ("le", end)), count)
-            self.sample(f"{name}_sum", labels, held.total)
-            self.sample(f"{name}_count", labels, sum(held.counts))
-
-
 def exposed(pages: Mapping[str, Page], live: Mapping[str, Page], house: House) -> str:
     """All metrics: counters of all ``pages`` by worker, gauges of those that are ``live``."""
-    text = _Text()
+    text = Text()
     total = Counts(since=float("inf"))
     for page in pages.values():
         total = total.plus(page.total)
     _calls(text, total.calls)
     _events(text, total)
     _workers(text, pages, live)
-    _house(text, live, house)
+    _engines(text, live, house.engines)
+    _house(text, house)
     return "\n".join([*text.lines, ""])
 
 
-def _calls(text: _Text, calls: Mapping[CallKey, Series]) -> None:
+def _calls(text: Text, calls: Mapping[CallKey, Series]) -> None:
     text.simple(
         "ratchet_requests_total",
         "counter",
         "Calls that have a record, by how they ended; those of arm `shadow` are mirrored ones.",
         ((_labels(key, *CallKey._fields), series.calls) for key, series in calls.items()),
     )
+    _times(text, calls)
+    _spent(text, calls)
+
+
+def _times(text: Text, calls: Mapping[CallKey, Series]) -> None:
     text.histogram(
         "ratchet_request_duration_seconds",
         "From the whole request to the last byte of the answer.",
@@ -128,10 +91,9 @@ def _calls(text: _Text, calls: Mapping[CallKey, Series]) -> None:
             lambda series: series.overhead,
         ),
     )
-    _spent(text, calls)
 
 
-def _spent(text: _Text, calls: Mapping[CallKey, Series]) -> None:
+def _spent(text: Text, calls: Mapping[CallKey, Series]) -> None:
     tokens: defaultdict[Labels, int] = defaultdict(int)
     cost: defaultdict[Labels, float] = defaultdict(float)
     retries: defaultdict[Labels, int] = defaultdict(int)
@@ -157,7 +119,7 @@ def _spent(text: _Text, calls: Mapping[CallKey, Series]) -> None:
     )
 
 
-def _events(text: _Text, total: Counts) -> None:
+def _events(text: Text, total: Counts) -> None:
     text.simple(
         "ratchet_engine_requests_total",
         "counter",
@@ -187,57 +149,49 @@ def _events(text: _Text, total: Counts) -> None:
         text.simple(f"ratchet_{name}_total", "counter", meaning, [((), value)])
 
 
-def _workers(text: _Text, pages: Mapping[str, Page], live: Mapping[str, Page]) -> None:
+def _workers(text: Text, pages: Mapping[str, Page], live: Mapping[str, Page]) -> None:
     text.simple(
         "ratchet_worker_starts_total",
         "counter",
         "How often a worker has started.",
         (((("worker", name),), page.counts.starts) for name, page in pages.items()),
     )
-    vitals = {worker: page.vitals for worker, page in live.items()}
-    for name, meaning, values in (
-        ("in_flight", "Calls under way.", {w: v.in_flight for w, v in vitals.items()}),
-        (
-            "capacity",
-            "Calls that a worker takes at once.",
-            {w: v.capacity for w, v in vitals.items()},
-        ),
-        (
-            "worker_memory_bytes",
-            "Resident memory.",
-            {w: v.memory_bytes for w, v in vitals.items()},
-        ),
-        (
-            "state_age_seconds",
-            "How long ago a worker has read the keys, aliases and engines.",
-            {w: v.state_age_s for w, v in vitals.items()},
-        ),
+    for name, meaning, field_name in (
+        ("in_flight", "Calls under way.", "in_flight"),
+        ("capacity", "Calls that a worker takes at once.", "capacity"),
+        ("worker_memory_bytes", "Resident memory.", "memory_bytes"),
+        ("state_age_seconds", "Since a worker has read keys, aliases, engines.", "state_age_s"),
     ):
+        values = {worker: getattr(page.vitals, field_name) for worker, page in live.items()}
         text.simple(f"ratchet_{name}", "gauge", meaning, _by("worker", values))
 
 
-def _house(text: _Text, live: Mapping[str, Page], house: House) -> None:
-    seen = [
-        (engine.name, page.vitals.engines.get(engine.name, (0, False)))
-        for engine in house.engines
-        for page in live.values()
+def _engines(text: Text, live: Mapping[str, Page], engines: tuple[Engine, ...]) -> None:
+    states = [
+        ((("engine", one.name), ("base", one.base), ("state", one.state)), 1) for one in engines
     ]
-    in_flight: defaultdict[str, int] = defaultdict(int)
-    benched: defaultdict[str, int] = defaultdict(int)
-    for name, (calls, is_benched) in seen:
-        in_flight[name] += calls
-        benched[name] += is_benched
-    for name, meaning, samples in (
+    text.simple("ratchet_engine_state", "gauge", "1 for the state that each engine is in.", states)
+    seen = {
+        one.name: [page.vitals.engines.get(one.name, (0, False)) for page in live.values()]
+        for one in engines
+    }
+    for name, meaning, values in (
         (
-            "engine_state",
-            "1 for the state that each engine is in.",
-            [
-                ((("engine", one.name), ("base", one.base), ("state", one.state)), 1.0)
-                for one in house.engines
-            ],
+            "in_flight",
+            "Calls under way at an engine.",
+            {engine: sum(calls for calls, _ in told) for engine, told in seen.items()},
         ),
-        ("engine_in_flight", "Calls under way at an engine.", _by("engine", in_flight)),
-        ("engine_benched", "Workers that leave an engine alone.", _by("engine", benched)),
+        (
+            "benched",
+            "Workers that leave an engine alone.",
+            {engine: sum(benched for _, benched in told) for engine, told in seen.items()},
+        ),
+    ):
+        text.simple(f"ratchet_engine_{name}", "gauge", meaning, _by("engine", values))
+
+
+def _house(text: Text, house: House) -> None:
+    for name, meaning, samples in (
         ("alias_ready", "Whether somebody can answer an alias.", _by("alias", house.ready)),
         ("spool_waiting_bytes", "Records on disk, not all in the log.", [((), house.spool_bytes)]),
         ("spool_oldest_seconds", "Age of the oldest of them.", [((), house.spool_oldest_s)]),
@@ -268,7 +222,3 @@ def _class(status: int) -> tuple[str, str]:
 
 def _by(label: str, values: Mapping[str, float]) -> list[tuple[Labels, float]]:
     return [(((label, name),), float(value)) for name, value in values.items()]
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -13,6 +13,7 @@ from gateway.telemetry.counters import (
     OVERHEAD,
     CallKey,
     Counts,
+    Series,
 )
 from gateway.telemetry.trace import UNTRACED, Trace, continued, passed_on
 
@@ -72,25 +73,7 @@ class Telemetry:
         series = self._calls.get(key)  # type: ignore[call-overload]  # equal to its CallKey
         if series is None:
             series = self.counts.begun(CallKey(*key))
-        series.calls += 1
-        series.retries += attempts - 1
-        duration_s = invocation.duration or 0.0
-        histogram = series.duration
-        histogram.counts[bisect_left(DURATION, duration_s)] += 1
-        histogram.total += duration_s
-        histogram = series.overhead
-        histogram.counts[bisect_left(OVERHEAD, overhead_s)] += 1
-        histogram.total += overhead_s
-        first_s = invocation.time_to_first_chunk
-        if first_s is not None:
-            histogram = series.first_chunk
-            histogram.counts[bisect_left(DURATION, first_s)] += 1
-            histogram.total += first_s
-        series.input_tokens += invocation.input_tokens or 0
-        series.output_tokens += invocation.output_tokens or 0
-        series.cached_tokens += invocation.cache_read_input_tokens or 0
-        series.reasoning_tokens += invocation.reasoning_output_tokens or 0
-        series.cost += invocation.cost or 0.0
+        _add(series, invocation, overhead_s=overhead_s, attempts=attempts)
         if invocation.engine is not None:
             _increment(self._engines, (invocation.engine, status), (OTHER, status))
         if trace.exported and self._spans is not None:
@@ -108,6 +91,28 @@ class Telemetry:
         lag = self.counts.lag
         lag.counts[bisect_left(OVERHEAD, late_s)] += 1
         lag.total += late_s
+
+
+def _add(series: Series, invocation: Invocation, *, overhead_s: float, attempts: int) -> None:
+    series.calls += 1
+    series.retries += attempts - 1
+    duration_s = invocation.duration or 0.0
+    histogram = series.duration
+    histogram.counts[bisect_left(DURATION, duration_s)] += 1
+    histogram.total += duration_s
+    histogram = series.overhead
+    histogram.counts[bisect_left(OVERHEAD, overhead_s)] += 1
+    histogram.total += overhead_s
+    first_s = invocation.time_to_first_chunk
+    if first_s is not None:
+        histogram = series.first_chunk
+        histogram.counts[bisect_left(DURATION, first_s)] += 1
+        histogram.total += first_s
+    series.input_tokens += invocation.input_tokens or 0
+    series.output_tokens += invocation.output_tokens or 0
+    series.cached_tokens += invocation.cache_read_input_tokens or 0
+    series.reasoning_tokens += invocation.reasoning_output_tokens or 0
+    series.cost += invocation.cost or 0.0
 
 
 def _increment(counts: dict[_Key, int], key: _Key, otherwise: _Key) -> None:
