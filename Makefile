@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 JSON ?=
 ARGS ?=
 
-.PHONY: help install demo test check unit bench bench-log bench-import bench-gateway chaos-log lock clean
+.PHONY: help install demo test check unit bench bench-log bench-import bench-gateway bench-overload chaos-log lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ bench-import: $(INSTALLED)  ## how long 100,000 Bedrock records take into the lo
 
 bench-gateway: $(INSTALLED)  ## what the gateway costs beside its peers (JSON=FILE, ARGS=--install gets the peers)
 	@$(BIN)/python -m tests.benchmarks.gateway $(if $(JSON),--json $(JSON)) $(ARGS)
+
+bench-overload: $(INSTALLED)  ## what clients get when more comes than the engine can do (JSON=FILE)
+	@$(BIN)/python -m tests.benchmarks.gateway.overload $(if $(JSON),--json $(JSON)) $(ARGS)
 
 chaos-log: $(INSTALLED)  ## kills, damage, full disks and cut streams against the log (JSON=FILE)
 	@$(BIN)/python -m tests.chaos $(if $(JSON),--json $(JSON)) $(ARGS)

@@ -1,14 +1,14 @@
 """This gateway as the benchmark runs it: everything on."""
 
 import json
-import os
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from gateway.keys import Budget, KeyStore, Limits, Window
 from serving.database import open_database
@@ -20,35 +20,41 @@ _PLENTY = 1_000_000_000
 
 
 @contextmanager
-def ours(port: int, upstream: int, core: int) -> Iterator[tuple[Process, Mapping[str, str]]]:
-    """One worker: a key with limits and a budget, prices, durable log, spans of one call in 100."""
+def ours(
+    port: int,
+    upstream: int,
+    core: int,
+    *,
+    tenants: Sequence[str] = ("bench",),
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[tuple[Process, *tuple[Mapping[str, str], ...]]]:
+    """One worker, and the headers of a key for each tenant, with limits and a budget."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         url = f"sqlite:///{data / 'state.db'}"
         registry = Registry.open(url)
         registry.declare(ALIAS, BASE, BASE, datetime.now(UTC))
-        secret = _key(url)
+        headers = [{"Authorization": f"Bearer {_key(url, tenant)}"} for tenant in tenants]
         done = threading.Event()
         heart = threading.Thread(target=_beat, args=(registry, upstream, done))
         heart.start()
         try:
-            with Process(
-                [sys.executable, "-m", "gateway"], core=core, env=_settings(data, url, port)
-            ) as process:
+            argv, env = [sys.executable, "-m", "gateway"], {**_settings(data, url, port), **more}
+            with Process(argv, core=core, env=env) as process:
                 process.wait_for(f"http://127.0.0.1:{port}/health/ready", {})
-                yield process, {"Authorization": f"Bearer {secret}"}
+                yield process, *headers
         finally:
             done.set()
             heart.join()
             registry.close()
 
 
-def _key(url: str) -> str:
+def _key(url: str, tenant: str) -> str:
     """With every limit there is, none of which is reached."""
     engine = open_database(url)
     _, secret = KeyStore(engine).create(
         "bench",
-        tenant="bench",
+        tenant=tenant,
         at=datetime.now(UTC),
         limits=Limits(requests_per_minute=_PLENTY, tokens_per_minute=_PLENTY, concurrency=100_000),
         budgets=(Budget(Window.DAY, tokens=_PLENTY * 100, money=1e9),),
@@ -69,7 +75,7 @@ def _settings(data: Path, url: str, port: int) -> dict[str, str]:
         "GATEWAY_LIMITS": str(data / "limits"),
         "GATEWAY_CAPACITY": "4096",
         "GATEWAY_MODELS": json.dumps({ALIAS: {"price": price}}),
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[3]), *sys.path[:0]]),
+        "PYTHONPATH": str(Path(__file__).parents[3]),
     }
 
 
