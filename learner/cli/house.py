@@ -140,7 +140,7 @@ class House:
             self._command(
                 f"gateway-{index}",
                 ("-m", "gateway"),
-                {**_gateway_environment(config), "GATEWAY_WORKER": f"w{index}"},
+                {**gateway_environment(config), "GATEWAY_WORKER": f"w{index}"},
             )
             for index in range(config.gateway.workers)
         ]
@@ -179,7 +179,7 @@ class House:
         )
 
 
-def _gateway_environment(config: RatchetConfig) -> dict[str, str]:
+def gateway_environment(config: RatchetConfig) -> dict[str, str]:
     """What ratchet.yaml means for a gateway worker."""
     said = config.gateway
     settings = GatewaySettings(

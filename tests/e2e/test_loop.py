@@ -212,7 +212,7 @@ def _the_verdict_is_whole(verdict: dict[str, Any]) -> None:
 async def _vllm_dies_and_the_base_never_stands_in(loop: Loop, adapter: str) -> None:
     """503 with Retry-After while it is away, then the same adapter again."""
     before = len(loop.clients.ledger.answers)
-    psutil.Process(loop.pid("engine-0")).send_signal(signal.SIGKILL)
+    psutil.Process(loop.pid(f"engine-{loop.world.base.name}-0")).send_signal(signal.SIGKILL)
     body = {"model": ALIAS, "messages": list(loop.world.traffic[0].messages), "max_tokens": 5}
     headers = {"authorization": f"Bearer {loop.house.secret}"}
     statuses: set[int] = set()

@@ -4,11 +4,19 @@ import json
 import socket
 from pathlib import Path
 
+import psutil
 import pytest
 
 from serving.errors import LaunchError
 from serving.launch import Device, EngineSpec, Machine
-from serving.preflight import check_compiler, check_memory, check_model, check_port, check_rank
+from serving.preflight import (
+    check_all,
+    check_compiler,
+    check_memory,
+    check_model,
+    check_port,
+    check_rank,
+)
 
 CPU = Machine(Device.CPU, cores=2)
 GPU = Machine(Device.GPU, cores=2)
@@ -56,7 +64,22 @@ def test_too_little_memory_is_said_with_both_figures(tmp_path: Path) -> None:
 
     with pytest.raises(LaunchError, match=r"needs about 1\.\d GiB .* and 0\.5 GiB are free"):
         check_memory(spec(base=str(tmp_path)), CPU, available=2**29)
-    check_memory(spec(base=str(tmp_path)), CPU, available=2**34)
+    needed = check_memory(spec(base=str(tmp_path)), CPU, available=2**34)
+    assert 2**30 < needed < 2**31
+
+
+def test_engines_side_by_side_share_the_memory(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({}))
+    (tmp_path / "model.safetensors").write_bytes(b"\0")
+    over_half = str(psutil.virtual_memory().available * 11 // 20)
+    args = {"kv-cache-memory-bytes": over_half}
+    specs = [
+        spec(name=f"engine-{number}", base=str(tmp_path), args=args, port=0) for number in range(2)
+    ]
+
+    check_all(specs[:1], CPU, {})
+    with pytest.raises(LaunchError, match="engine engine-1 needs about"):
+        check_all(specs, CPU, {})
 
 
 def test_a_missing_compiler_matters_only_where_something_is_compiled() -> None:
