@@ -74,6 +74,7 @@ async def erasures(request: Request, key: Admin) -> Response:
 
 
 @router.get("/v1/usage")
+@router.get("/v1/organization/usage/completions")  # where OpenAI's clients look for it
 async def usage(request: Request, key: Known) -> Response:
     """What the key has used; an admin's: what its tenant has."""
     if Scope.ADMIN not in key.scopes:

@@ -19,6 +19,7 @@ _BY = Parameter(
         "key": "i.key_id",
         "task": "i.task",
         "alias": "i.request_model",
+        "model": "i.request_model",
         "adapter": "i.adapter",
         "arm": "i.arm",
         "operation": "i.operation_name",

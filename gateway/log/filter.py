@@ -231,6 +231,8 @@ class Filter(_Part):
     """By which arm: incumbent, one of the alias' arms, fallback, shadow; one or a list."""
     key: NamesOrNull = ()
     """The id of the key that asked: one or a list."""
+    origin: Names = ()
+    """Where it came from: gateway, or the import; one or a list."""
     status: Annotated[tuple[int, ...] | StatusRange, BeforeValidator(_status)] = ()
     """HTTP status: a number, a list, or ``{min, max}``."""
     error_type: NamesOrNull = ()
@@ -253,6 +255,7 @@ class Filter(_Part):
             ("adapter", self.adapter),
             ("arm", self.arm),
             ("key_id", self.key),
+            ("origin", self.origin),
             ("error_type", self.error_type),
         ):
             if values:

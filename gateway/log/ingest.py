@@ -77,7 +77,7 @@ class Ingester:
         self.trouble: str | None = None
         """Why the log does not take what the spool has; None when it does. For a health check."""
         self._store = store
-        self._spool = spool
+        self.spool = spool
         self._now = now
         self._prices = prices or {}
         self._cipher = cipher
@@ -151,8 +151,8 @@ class Ingester:
         with self._lock:
             oldest = (self._now() - KEEP).timestamp()
             self._discard(old for old in self._spare() if old.path.stat().st_mtime < oldest)
-            here = [path.name for path in self._spool.glob(f"*{SUFFIX}")]
-            here += [kept.segment for kept in done.kept(self._spool)]
+            here = [path.name for path in self.spool.glob(f"*{SUFFIX}")]
+            here += [kept.segment for kept in done.kept(self.spool)]
             with self._store.transaction() as transaction:
                 before = (self._now() - OFFSETS_KEPT).replace(tzinfo=None)
                 transaction.execute(_FORGOTTEN, [before, here])
@@ -163,14 +163,14 @@ class Ingester:
         """A call that can be recorded is worth more than a second copy of an old one."""
 
         def scarce(_: Kept) -> bool:
-            return shutil.disk_usage(self._spool).free < self._reserve
+            return shutil.disk_usage(self.spool).free < self._reserve
 
         with self._lock:
             self._discard(takewhile(scarce, self._spare()))
 
     def _spare(self) -> list[Kept]:
         """Kept segments that are wholly in the log, the oldest first."""
-        spare = (one for one in done.kept(self._spool) if one.segment not in self._replays)
+        spare = (one for one in done.kept(self.spool) if one.segment not in self._replays)
         return sorted(spare, key=lambda kept: kept.path.stat().st_mtime)
 
     def _discard(self, kept: Iterable[Kept]) -> None:
@@ -186,7 +186,7 @@ class Ingester:
         self._erased = Erased.read(self._store)
         self._replays = {
             kept.segment: kept
-            for kept in done.kept(self._spool)
+            for kept in done.kept(self.spool)
             if self._offsets.get(kept.segment, 0) < kept.size
         }
 
@@ -213,7 +213,7 @@ class Ingester:
 
     def _sources(self) -> list[Source]:
         """What may hold something new, oldest first: look-ups want ids to enter in their order."""
-        names = {path.name: Source(path.name, path) for path in self._spool.glob(f"*{SUFFIX}")}
+        names = {path.name: Source(path.name, path) for path in self.spool.glob(f"*{SUFFIX}")}
         replays = {name: Source(name, kept) for name, kept in self._replays.items()}
         return sorted((replays | names).values(), key=lambda source: born(source.segment))
 
@@ -268,7 +268,7 @@ class Ingester:
         batch = Batch.of(lines, self._now(), self._erased, self._prices)
         for damage in batch.damages:
             logger.warning("to quarantine: %s: %s", damage.name, damage.lines[0].why)
-            damage.keep(self._spool / quarantine.FOLDER)
+            damage.keep(self.spool / quarantine.FOLDER)
         with self._store.transaction() as transaction:
             batch.write(transaction, self._erased)
         self._offsets |= batch.offsets

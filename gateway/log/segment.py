@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -105,3 +106,12 @@ def sweep(directory: Path) -> None:
 def born(name: str) -> str:
     """What segments sort by as they were begun, whoever the writer: the UUIDv7 in the name."""
     return name.removesuffix(SUFFIX)[-_UUID_LENGTH:]
+
+
+def sizes(spool: Path) -> dict[str, int]:
+    """How much each segment holds; one that goes meanwhile is left out."""
+    found = {}
+    for path in spool.glob(f"*{SUFFIX}"):
+        with suppress(FileNotFoundError):
+            found[path.name] = path.stat().st_size
+    return found

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from learner.api import completions, erasures, errors, log, turns
+from learner.api import completions, erasures, errors, log, turns, usage
 from learner.api.owner import Owner
 from learner.erasure import Erasures
 from learner.jobs import TurnStore
@@ -15,7 +15,7 @@ def create_app(owner: Owner, forgetting: Erasures, learning: TurnStore) -> FastA
     app = FastAPI(title="Ratchet learner")
     app.state.owner, app.state.erasures, app.state.turns = owner, forgetting, learning
     errors.install(app)
-    for resource in (log, completions, erasures, turns):
+    for resource in (log, completions, erasures, usage, turns):
         app.include_router(resource.router)
 
     @app.get("/health")

@@ -11,6 +11,7 @@ from fastapi import Depends, Header, Request
 
 from gateway.log.ingest import Ingester
 from gateway.log.record import Record, new_id
+from gateway.log.segment import sizes
 from gateway.log.spool import SpoolWriter
 from gateway.log.store import Store
 
@@ -31,6 +32,14 @@ class Owner:
     def catch_up(self) -> None:
         """Take in what is spooled; of a long backlog only a part. Raises StoreError, OSError."""
         self.ingester.run_once()
+
+    def catch_up_to_now(self) -> None:
+        """Take in all that is spooled by now, however much. Raises StoreError, OSError."""
+        by_now = sizes(self.ingester.spool)
+        while self.ingester.run_once():
+            offsets = self.log.offsets()
+            if all(offsets.get(segment, 0) >= size for segment, size in by_now.items()):
+                break
 
     def write(self, record: Record) -> None:
         """On return whoever asks the log sees it.

@@ -7,7 +7,7 @@ import click
 
 from learner.cli.key_commands import keys
 from learner.cli.log_commands import log
-from learner.cli.options import config_option, json_option
+from learner.cli.options import Tenant, config_option, json_option
 
 
 class _Group(click.Group):
@@ -121,7 +121,7 @@ def turns(config_path: Path, turn: str | None, *, as_json: bool) -> None:
 @main.command()
 @config_option
 @click.option(
-    "--by", default="alias", show_default=True, help="What is counted apart: key,alias,adapter,arm"
+    "--by", default="model", show_default=True, help="What is counted apart: key,model,adapter,arm"
 )
 @click.option("--since", default="30d", show_default=True, help="From then on, or this long ago.")
 @click.option("--tenant", type=Tenant(), help="Only this tenant's.")

@@ -21,12 +21,18 @@ from gateway.log.cipher import Cipher
 from gateway.log.ingest import Ingester
 from gateway.log.record import decode
 from gateway.log.store import Store
+from learner.api.client import LearnerClient, LearnerDown
 from serving.artifact import Artifact
 from serving.database import open_database
 from serving.registry import EngineReport, EngineState, Registry
 from tests.fakes.vllm import FakeVllm
 
 ALIAS = "helpdesk"
+LEARNER = f"""
+data: .
+models: [{{alias: {ALIAS}, base: Qwen/Qwen3-4B}}]
+log: {{reserve: 0}}
+"""
 
 
 def free_port() -> int:
@@ -160,3 +166,23 @@ def gateway(tmp_path: Path, vllm: FakeVllm, settings: dict[str, object]) -> Iter
         process.terminate()
     registry.close()
     database.dispose()
+
+
+@pytest.fixture
+def learner(gateway: Gateway) -> Iterator[None]:
+    """The owner of the log that the gateway's requests are recorded for."""
+    config = gateway.data / "ratchet.yaml"
+    config.write_text(LEARNER)
+    client = LearnerClient(gateway.data / "run" / "learner.sock")
+    command = [sys.executable, "-m", "learner", "--config", str(config)]
+    with subprocess.Popen(command) as process:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                client.turns()
+                break
+            except LearnerDown:
+                time.sleep(0.05)
+        gateway.until_ready()
+        yield
+        process.terminate()

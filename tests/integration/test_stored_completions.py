@@ -2,10 +2,6 @@
 
 import asyncio
 import json
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,35 +10,10 @@ import pytest
 from openai import AsyncOpenAI, BadRequestError, NotFoundError
 from openai.types.chat import ChatCompletion
 
-from learner.api.client import LearnerClient, LearnerDown
 from tests.fakes.vllm import PROMPT_IDS
 from tests.integration.conftest import ALIAS, Gateway
 
-CONFIG = f"""
-data: .
-models: [{{alias: {ALIAS}, base: Qwen/Qwen3-4B}}]
-log: {{reserve: 0}}
-"""
 CAPTURE = {"GATEWAY_CAPTURE": {ALIAS: {"token_ids": True, "logprobs": True}}}
-
-
-@pytest.fixture
-def learner(gateway: Gateway) -> Iterator[None]:
-    config = gateway.data / "ratchet.yaml"
-    config.write_text(CONFIG)
-    client = LearnerClient(gateway.data / "run" / "learner.sock")
-    command = [sys.executable, "-m", "learner", "--config", str(config)]
-    with subprocess.Popen(command) as process:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            try:
-                client.turns()
-                break
-            except LearnerDown:
-                time.sleep(0.05)
-        gateway.until_ready()
-        yield
-        process.terminate()
 
 
 def openai(gateway: Gateway) -> AsyncOpenAI:
