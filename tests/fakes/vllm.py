@@ -1,14 +1,18 @@
 """The other side of the wire: an OpenAI server that behaves like vLLM and answers at once."""
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Self
 
 from aiohttp import web
 
+from tests.fakes.surfaces import OTHERS, Answer, asks, event
+
 Message = dict[str, Any]
 
+_MISTAKES = (KeyError, TypeError, ValueError, IndexError, AttributeError)
+"""Of a client that sent something else than the API takes."""
 PROMPT_IDS = [1, 2, 3]
 END_ID = 0
 
@@ -56,6 +60,8 @@ class FakeVllm:
         app.router.add_post("/v1/load_lora_adapter", self._load)
         app.router.add_post("/v1/unload_lora_adapter", self._unload)
         app.router.add_post("/v1/chat/completions", self._chat)
+        for path, answer in OTHERS.items():
+            app.router.add_post(path, partial(self._other, answer))
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port)
@@ -85,6 +91,33 @@ class FakeVllm:
             return _refusal(404, f"{body['lora_name']} is not loaded")
         return web.Response(text="Success")
 
+    async def _other(
+        self, answer: Callable[[dict[str, Any], str], Answer], request: web.Request
+    ) -> web.StreamResponse:
+        """One of the other surfaces; ``chunk_delay_s`` and ``cut_after`` are of events there."""
+        body = await request.json()
+        self.asked.append(body)
+        self.headers.append(request.headers)
+        if body["model"] not in {self.base, *self.adapters}:
+            return _refusal(404, f"The model `{body['model']}` does not exist.")
+        try:
+            whole, events = answer(body, request.headers.get("x-request-id", "none"))
+        except _MISTAKES as error:
+            return _refusal(400, f"that is no request: {error!r}")
+        if not body.get("stream"):
+            self.finished += 1
+            return web.json_response(whole)
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for number, piece in enumerate(events):
+            if number == self.cut_after and request.transport is not None:
+                request.transport.abort()
+                return response
+            await response.write(piece)
+            await asyncio.sleep(self.chunk_delay_s)
+        self.finished += 1
+        return response
+
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.asked.append(body)
@@ -93,7 +126,10 @@ class FakeVllm:
             return _refusal(404, f"The model `{body['model']}` does not exist.")
         head = {"id": f"chatcmpl-{request.headers.get('x-request-id', 'none')}", "created": 1}
         head |= {"model": body["model"]}
-        message = self._answer(body)
+        try:
+            message = self._answer(body)
+        except _MISTAKES as error:
+            return _refusal(400, f"that is no request: {error!r}")
         text = message.get("content") or ""
         usage = {"prompt_tokens": 5, "completion_tokens": len(text.split()), "total_tokens": 5}
         if body.get("stream"):
@@ -105,7 +141,7 @@ class FakeVllm:
         self.finished += 1
         return web.json_response(
             head
-            | {"object": "chat.completion", "choices": [choice] * body.get("n", 1)}
+            | {"object": "chat.completion", "choices": [choice] * (body.get("n") or 1)}
             | {"usage": usage}
         )
 
@@ -123,7 +159,14 @@ class FakeVllm:
         prompt_ids = PROMPT_IDS if body.get("return_token_ids") else None
         first: dict[str, Any] = {"role": "assistant", "content": ""}
         choice = {"index": 0, "delta": first, "logprobs": None, "finish_reason": None}
-        await response.write(_event(head | {"choices": [choice], "prompt_token_ids": prompt_ids}))
+
+        def so_far(written: int) -> dict[str, Any]:
+            """The usage that every event tells where it was asked to."""
+            told = usage | {"completion_tokens": min(written, usage["completion_tokens"])}
+            return {"usage": told} if asks(body, "continuous_usage_stats") else {}
+
+        prompt = so_far(0) | {"prompt_token_ids": prompt_ids}
+        await response.write(event(head | {"choices": [choice]} | prompt))
         deltas: list[dict[str, Any]] = [
             {"content": f"{word} "} for word in (message.get("content") or "").split()
         ]
@@ -134,12 +177,12 @@ class FakeVllm:
                 request.transport.abort()
                 return response
             choice = {"index": 0, "delta": delta, "finish_reason": None} | _tokens(body, number)
-            await response.write(_event(head | {"choices": [choice]}))
+            await response.write(event(head | {"choices": [choice]} | so_far(number)))
             await asyncio.sleep(self.chunk_delay_s)
         last = {"index": 0, "delta": {}, "finish_reason": "stop"} | _tokens(body, END_ID)
-        await response.write(_event(head | {"choices": [last]}))
-        if (body.get("stream_options") or {}).get("include_usage"):
-            await response.write(_event(head | {"choices": [], "usage": usage}))
+        await response.write(event(head | {"choices": [last]} | so_far(len(deltas))))
+        if asks(body, "include_usage"):
+            await response.write(event(head | {"choices": [], "usage": usage}))
         await response.write(b"data: [DONE]\n\n")
         self.finished += 1
         return response
@@ -154,10 +197,6 @@ def _tokens(body: dict[str, Any], *ids: int) -> dict[str, Any]:
         "logprobs": {"content": content} if body.get("logprobs") else None,
         "token_ids": list(ids) if body.get("return_token_ids") else None,
     }
-
-
-def _event(body: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
 
 
 def _refusal(status: int, message: str) -> web.Response:
