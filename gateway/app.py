@@ -1,6 +1,9 @@
 """One gateway worker, put together."""
 
 import asyncio
+import os
+import secrets
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime
@@ -9,15 +12,26 @@ from functools import partial
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from gateway.api import chat, envelope, feedback, health, keys, models, owner, scores
+from gateway.api import envelope, feedback, health, keys, metrics, models, owner, scores
+from gateway.call import Calls, Worker
+from gateway.call._interim import Guards
+from gateway.capacity import Capacity
 from gateway.cors import Cors
+from gateway.fleet import Fleet
+from gateway.http.asgi import Mounted
+from gateway.http.client import Pool
+from gateway.limits import open_limits
 from gateway.log.cipher import Cipher
 from gateway.log.spool import SpoolWriter
 from gateway.log.subject import SubjectKey
+from gateway.prices import Prices
+from gateway.providers import Providers
 from gateway.recorder import Recorder
 from gateway.settings import GatewaySettings
 from gateway.state import State
-from gateway.upstream import Upstream
+from gateway.surface import SURFACES
+from gateway.telemetry import watched
+from gateway.vitals import urls, vitals
 
 
 def create_app(
@@ -31,12 +45,13 @@ def create_app(
 
     With a ``cipher`` the spool is encrypted.
     """
-    worker = partial(_worker, settings=settings, subjects=subjects, cipher=cipher, now=now)
+    cors = Cors.of(settings.cors.origins)
+    worker = partial(_worker, subjects=subjects, cipher=cipher, cors=cors, now=now)
     app = FastAPI(title="Ratchet", lifespan=worker)
     app.state.settings, app.state.now = settings, now
     envelope.install(app)
-    Cors.of(settings.cors.origins).install(app)
-    for resource in (models, keys, feedback, scores, owner, health):
+    cors.install(app)
+    for resource in (models, keys, feedback, scores, owner, health, metrics):
         app.include_router(resource.router)
     return app
 
@@ -45,39 +60,74 @@ def create_app(
 async def _worker(
     app: FastAPI,
     *,
-    settings: GatewaySettings,
     subjects: SubjectKey,
     cipher: Cipher | None,
+    cors: Cors,
     now: Callable[[], datetime],
 ) -> AsyncIterator[None]:
     """What is open while the application serves."""
+    settings: GatewaySettings = app.state.settings
     async with AsyncExitStack() as stack:
         state = State.open(settings.database, now=now)
         stack.callback(state.close)
         spool = _spool(settings, cipher, now)
         stack.callback(spool.close)
-        upstream = Upstream(
-            timeout_s=settings.upstream_timeout_s, connections=settings.upstream_connections
-        )
-        stack.push_async_callback(upstream.close)
         log_owner = owner.Owner(settings.learner)
         stack.push_async_callback(log_owner.close)
         recorder = Recorder(spool, best_effort=settings.best_effort)
-        app.state.gateway, app.state.recorder, app.state.owner = state, recorder, log_owner
-        endpoint = chat.ChatCompletions(
-            state,
-            upstream,
-            recorder,
-            subjects=subjects,
-            capture=settings.capture,
-            max_body_bytes=settings.max_body_bytes,
-            now=now,
+        fleet = Fleet(now=time.monotonic, seed=secrets.token_bytes(8))
+        capacity = Capacity(settings.capacity)
+        telemetry, board = stack.enter_context(
+            watched(
+                settings,
+                vitals=partial(
+                    vitals, state, fleet, capacity, recorder, limit=settings.capacity
+                ),
+                urls=partial(urls, state),
+                now=lambda: now().timestamp(),
+            )
         )
-        # A class instance, so that Starlette hands it the bare ASGI call.
-        app.router.routes.insert(0, Route(chat.PATH, endpoint, methods=["POST"]))
+        limiter = open_limits(settings.limits, worker=settings.worker)
+        stack.push_async_callback(limiter.close)
+        providers = Providers(settings.models, os.environ)
+        stack.push_async_callback(providers.close)
+        pool = Pool(connections=settings.upstream_connections)
+        stack.callback(pool.close)
+        calls = Calls(
+            Worker(
+                state=state,
+                fleet=fleet,
+                pool=pool,
+                providers=providers,
+                capacity=capacity,
+                limiter=limiter,
+                guards=Guards(settings.models),
+                prices=Prices(settings.models, settings.cost_map),
+                recorder=recorder,
+                telemetry=telemetry,
+                cors=cors,
+                subjects=subjects,
+                models=settings.models,
+                capture=settings.capture,
+                timeout_s=settings.upstream_timeout_s,
+                now=now,
+            )
+        )
+        stack.push_async_callback(calls.close)
+        app.state.gateway, app.state.recorder, app.state.owner = state, recorder, log_owner
+        app.state.limiter, app.state.board = limiter, board
+        _serve(app, calls)
         follow = state.follow(poll_s=settings.poll_s, refresh_s=settings.refresh_s)
         stack.push_async_callback(_ended, asyncio.create_task(follow))
         yield
+
+
+def _serve(app: FastAPI, calls: Calls) -> None:
+    """Give calls what comes in by either front."""
+    app.state.hot_paths, app.state.accept = frozenset(SURFACES), calls.accept
+    # A class instance, so that Starlette hands it the bare ASGI call.
+    mounted = Mounted(calls.accept, max_body_bytes=app.state.settings.max_body_bytes)
+    app.router.routes[:0] = [Route(path, mounted, methods=["POST"]) for path in SURFACES]
 
 
 def _spool(

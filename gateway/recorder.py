@@ -1,50 +1,63 @@
 """From one exchange to one spool record."""
 
+import asyncio
 import logging
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 
-from gateway.api.context import Context
-from gateway.api.request import ChatRequest
+from gateway.context import Context
 from gateway.errors import RecordFailed, SpoolError
 from gateway.keys import Key
-from gateway.log.answer import prompt_hash, read, told
+from gateway.log.answer import Usage, prompt_hash, read, told
 from gateway.log.assemble import completion
-from gateway.log.record import Feedback, Invocation
+from gateway.log.record import Feedback, Invocation, Verdict
 from gateway.log.spool import SpoolWriter
 from gateway.routing import Target
+from gateway.surface import Parsed
 
 logger = logging.getLogger(__name__)
 
+VLLM = "vllm"
+_NULL = msgspec.Raw(b"null")
+_UNKNOWN = Usage()
 
-@dataclass(slots=True)
-class Exchange:
+
+class Exchange(msgspec.Struct):
     """One request on its way, and what is known of its answer so far."""
 
     id: UUID
     ts: datetime
     key: Key
-    request: ChatRequest
+    alias: str
+    """What it is logged under."""
+    operation: str
+    """What is done, in the words of OpenTelemetry's GenAI conventions."""
+    parsed: Parsed
     body: bytes
-    target: Target
+    """As the log keeps it."""
     context: Context
-    started: float = field(default_factory=time.perf_counter)
+    target: Target
+    """Who answers; of several tried, the last."""
+    arm: str
+    propensity: float | None
+    started: float
+    """``time.perf_counter()``, as is ``first_chunk``."""
+    usage: Usage | None = None
+    cost: float | None = None
     first_chunk: float | None = None
-    pieces: list[bytes] = field(default_factory=list)
+    pieces: list[bytes] = []
     """The streamed bytes as they came."""
-    status: int | None = None
-    """The HTTP status, once the answer has begun; None while it could still become an error."""
-    recorded: bool = False
+    verdicts: list[Verdict] = []
 
     @property
     def task(self) -> str:
         """What the client calls this kind of call; the alias when it says nothing."""
-        return (self.request.metadata or {}).get("task") or self.target.alias
+        return (self.parsed.metadata or {}).get("task") or self.alias
 
     def received(self, piece: bytes) -> None:
         """Keep a piece of the stream."""
@@ -53,66 +66,121 @@ class Exchange:
         self.pieces.append(piece)
 
 
-class Recorder:
-    """Writes each exchange to the spool, once, synchronously.
+Then = Callable[[Invocation, RecordFailed | None], None]
+"""What happens once a record is as durable as promised, or is refused.
 
-    Synchronous on purpose: when a client hangs up, an ``await`` in the clean-up may never
-    run, a plain write does.
+It is refused to answers that must not be given without; others go on, and that they have no
+record is counted, in the log too.
+"""
+
+
+class _Ready(NamedTuple):
+    record: Invocation
+    then: Then
+    required: bool
+
+
+class Recorder:
+    """Writes each exchange to the spool, once.
+
+    Without waiting for anything, on purpose: when a client hangs up, an ``await`` in the
+    clean-up may never run, a plain write does. What becomes ready while the event loop goes
+    round once is written together, unless the caller says that nobody else is there.
     """
 
     def __init__(self, spool: SpoolWriter, *, best_effort: frozenset[str] = frozenset()) -> None:
         self._spool = spool
         self._best_effort = best_effort
+        self._ready: list[_Ready] = []
+        self._settling: set[asyncio.Task[None]] = set()
         self.dropped = 0
         """Answers given without a record since this worker began."""
         self.error: str | None = None
         """Why the last record could not be written; None when it was."""
 
-    def record(
+    def record(  # noqa: PLR0913 - all that can be said of an answer
         self,
         exchange: Exchange,
+        then: Then,
         *,
         status: int,
         response: bytes = b"null",
         error_type: str | None = None,
+        cut: bool = False,
+        alone: bool = False,
     ) -> None:
-        """Raises RecordFailed when the spool refuses; the answer must not be given then.
+        """Have it recorded, ``then`` go on: before this returns when it is ``alone``.
 
-        A best-effort task's answer may be: that it has no record is counted, in the log too.
+        Of a call whose client ``cut`` it, nobody is left to refuse.
         """
-        if exchange.recorded:
+        ready = _Ready(
+            _invocation(exchange, status, response, error_type),
+            then,
+            not cut and not self._is_best_effort(exchange),
+        )
+        if alone and not self._ready:
+            self._write([ready])
             return
-        exchange.recorded = True
-        try:
-            self._append(_invocation(exchange, status, response, error_type))
-        except RecordFailed:
-            if not self._is_best_effort(exchange):
-                raise
-            self._drop()
+        self._ready.append(ready)
+        if len(self._ready) == 1:
+            asyncio.get_running_loop().call_soon(self.flush)
 
-    def record_cut(self, exchange: Exchange, *, status: int) -> None:
-        """Of a client that hung up. Nobody is left to refuse, so a lost record is counted."""
-        try:
-            self.record(exchange, status=status, error_type="client_disconnect")
-        except RecordFailed:
-            self._drop()
+    def flush(self) -> None:
+        """Write what is ready."""
+        ready, self._ready = self._ready, []
+        if ready:
+            self._write(ready)
 
-    async def durable(self, exchange: Exchange) -> None:
-        """Until the record is as durable as promised, before the last byte. Raises RecordFailed."""
-        try:
-            await self._synced()
-        except RecordFailed:
-            if not self._is_best_effort(exchange):
-                raise
+    async def drain(self) -> None:
+        """Until nothing is on its way any more."""
+        self.flush()
+        if self._settling:
+            await asyncio.wait(self._settling)
 
     async def keep(self, feedback: Feedback) -> None:
         """Record it, as durably as promised. Raises RecordFailed."""
         self._append(feedback)
         await self._synced()
 
-    def _append(self, record: Invocation | Feedback) -> None:
+    def _write(self, ready: list[_Ready]) -> None:
         try:
-            self._spool.append(record)
+            self._append(*(one.record for one in ready))
+        except RecordFailed as failed:
+            if len(ready) > 1:  # together they may be too large for what room is left
+                for one in ready:
+                    self._write([one])
+            else:
+                self._go_on(ready, failed)
+            return
+        if self._spool.waits:
+            task = asyncio.create_task(self._settle(ready))
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
+        else:
+            for one in ready:
+                one.then(one.record, None)
+
+    async def _settle(self, ready: list[_Ready]) -> None:
+        try:
+            await self._synced()
+        except RecordFailed as failed:
+            # Written it was: none is counted as missing.
+            for one in ready:
+                one.then(one.record, failed if one.required else None)
+            return
+        for one in ready:
+            one.then(one.record, None)
+
+    def _go_on(self, ready: list[_Ready], failed: RecordFailed) -> None:
+        for one in ready:
+            if not one.required:
+                self.dropped += 1
+                self._spool.drop(reason=self.error or "")
+            one.then(one.record, failed if one.required else None)
+
+    def _append(self, *records: Invocation | Feedback) -> None:
+        try:
+            self._spool.append(*records)
         except SpoolError as error:
             raise self._failed(error) from error
         self.error = None
@@ -134,61 +202,72 @@ class Recorder:
         )
 
     def _is_best_effort(self, exchange: Exchange) -> bool:
-        return not self._best_effort.isdisjoint((exchange.task, exchange.target.alias))
-
-    def _drop(self) -> None:
-        self.dropped += 1
-        self._spool.drop(reason=self.error or "")
+        names = self._best_effort
+        return bool(names) and not names.isdisjoint((exchange.task, exchange.alias))
 
 
 def _invocation(
     exchange: Exchange, status: int, response: bytes, error_type: str | None
 ) -> Invocation:
-    request, target, context = exchange.request, exchange.target, exchange.context
-    first = exchange.first_chunk
+    parsed, target, context = exchange.parsed, exchange.target, exchange.context
+    first, usage = exchange.first_chunk, exchange.usage or _UNKNOWN
+    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
+    keeps = parsed.store is not False
     sse = b"".join(exchange.pieces).decode("utf-8", "replace") if exchange.pieces else None
-    if request.store is False:
-        answer = _without_bodies(exchange.body, response, sse, error_type)
-    else:
-        bodies = {"request": msgspec.Raw(exchange.body), "response": msgspec.Raw(response)}
-        answer = {**bodies, "sse": sse, "error_type": error_type}
-    return Invocation(
+    record = Invocation(
         id=exchange.id,
         ts=exchange.ts,
         tenant=exchange.key.tenant,
+        key_id=exchange.key.id,
         task=exchange.task,
+        operation_name=exchange.operation,
+        provider_name=VLLM if target.provider is None else _provider(target.model),
         episode_id=context.episode_id,
         parent_id=context.parent_id,
         conversation_id=context.conversation_id,
         trace_id=context.trace_id,
         span_id=context.span_id,
-        request_model=request.model,
+        request_model=parsed.model,
         engine=target.engine_id,
         adapter=target.adapter,
-        arm="incumbent",
-        propensity=1.0,
-        stream=bool(request.stream),
+        arm=exchange.arm,
+        propensity=exchange.propensity,
+        stream=parsed.stream,
         status=status,
+        error_type=error_type,
         time_to_first_chunk=None if first is None else first - exchange.started,
         duration=time.perf_counter() - exchange.started,
         subject_id=context.subject_id,
         train_ok=context.train_ok,
-        stored=request.store is True and status == 200,
-        tags=request.metadata or None,
-        **answer,
+        stored=parsed.store is True and status == 200,
+        tags=parsed.metadata or None,
+        verdicts=exchange.verdicts or None,
+        request=msgspec.Raw(exchange.body) if keeps else _NULL,
+        response=msgspec.Raw(response) if keeps else _NULL,
+        sse=sse if keeps else None,
+        input_tokens=usage.prompt_tokens,
+        output_tokens=usage.completion_tokens,
+        cache_read_input_tokens=prompt.cached_tokens if prompt else None,
+        reasoning_output_tokens=completion.reasoning_tokens if completion else None,
+        cost=exchange.cost,
     )
+    return record if keeps else _with_what_bodies_tell(record, exchange.body, response, sse)
 
 
-def _without_bodies(
-    request: bytes, response: bytes, sse: str | None, error_type: str | None
-) -> dict[str, Any]:
+def _with_what_bodies_tell(
+    record: Invocation, request: bytes, response: bytes, sse: str | None
+) -> Invocation:
     """What the log may know of a call with ``store: false``; the ingester cannot read it later."""
     body = response if sse is None else msgspec.json.encode(completion(sse))
+    error_type = record.error_type
     if error_type is None and read(body).failed:
         # vLLM tells of its failure inside the stream.
         error_type = "engine_error"
-    return {
-        **told(msgspec.Raw(body)),
-        "prompt_hash": prompt_hash(request),
-        "error_type": error_type,
-    }
+    known = {name: value for name, value in told(msgspec.Raw(body)).items() if value is not None}
+    known |= {"prompt_hash": prompt_hash(request), "error_type": error_type}
+    return msgspec.structs.replace(record, **known)
+
+
+def _provider(model: str) -> str:
+    """Who it is, of litellm's name for a model: ``anthropic/claude-sonnet-5``."""
+    return model.partition("/")[0]

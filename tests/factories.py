@@ -10,6 +10,7 @@ import msgspec
 from gateway.log.import_.intake import Intake
 from gateway.log.record import Feedback, Invocation, new_id
 from gateway.log.subject import SubjectKey, episode_of
+from gateway.surface import Parsed
 
 NOW = datetime(2026, 9, 1, 12, 0, tzinfo=UTC)
 
@@ -34,6 +35,21 @@ def invocation(**changes: Any) -> Invocation:
         ),
     }
     return Invocation(**(fields | changes))
+
+
+def parsed(**changes: Any) -> Parsed:
+    """A request for ``helpdesk`` as a surface has read it."""
+    fields: dict[str, Any] = {
+        "model": "helpdesk",
+        "stream": False,
+        "n": 1,
+        "store": None,
+        "metadata": {},
+        "user": None,
+        "max_tokens": None,
+        "fields": {},
+    }
+    return Parsed(**(fields | changes))
 
 
 def body(text: str) -> msgspec.Raw:

@@ -1,8 +1,8 @@
 """The spool: what the gateway has acknowledged, on disk, before DuckDB sees it.
 
-Each worker appends JSON lines to a segment of its own, each with one ``write()`` or together
-with others, and holds a lock on it for as long as it writes there. A ``write()`` that returned survives
-``kill -9``.
+Each worker appends JSON lines to a segment of its own, one ``write()`` for a record or for
+several at once, and holds a lock on it for as long as it writes there. A ``write()`` that
+returned survives ``kill -9``.
 """
 
 import logging
@@ -105,12 +105,17 @@ class SpoolWriter:
         if self._durability is Durability.GROUP and not self._wake.is_set():
             self._wake.set()
 
+    @property
+    def waits(self) -> bool:
+        """Whether ``synced`` has anything to wait for."""
+        return self._durability is Durability.GROUP
+
     async def synced(self) -> None:
         """Until all that was appended so far is as durable as promised.
 
         Raises SpoolError when the disk refused it. Only ``group`` promises anything to wait for.
         """
-        if self._durability is Durability.GROUP:
+        if self.waits:
             await self._commit.wait(self._appended)
 
     def drop(self, n: int = 1, *, reason: str) -> None:

@@ -24,15 +24,17 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from gateway.api.context import Context
-from gateway.api.request import parse
+from gateway.context import Context
+from gateway.errors import RecordFailed
 from gateway.keys import Key
 from gateway.log.record import Invocation, new_id
 from gateway.log.spool import Durability, SpoolWriter
 from gateway.recorder import Exchange, Recorder
 from gateway.routing import Target
+from gateway.surface import SURFACES
 from tests.benchmarks.traffic import Traffic
 
+CHAT = "/v1/chat/completions"
 ROWS = 1_000_000
 STREAMED_ROWS = 20_000
 RECORDS = 20_000
@@ -61,7 +63,7 @@ def record_cpu_us(folder: Path, *, streamed: bool = False) -> float:
     gc.collect()
     started = time.process_time()
     for exchange, response in answered:
-        recorder.record(exchange, status=200, response=response)
+        recorder.record(exchange, _go_on, status=200, response=response, alone=True)
     used = time.process_time() - started
     spool.close()
     return used / len(answered) * 1e6
@@ -80,46 +82,53 @@ async def _at_a_steady_rate(recorder: Recorder) -> list[float]:
     times: list[float] = []
     traffic = Traffic()
 
-    async def answer() -> None:
+    def answer() -> None:
         # Made just before, as the gateway has its request and answer warm in the cache.
         ((exchange, response),) = (_answered(call) for call in traffic.calls(1))
         started = time.perf_counter()
-        recorder.record(exchange, status=200, response=response)
-        await recorder.durable(exchange)
-        times.append((time.perf_counter() - started) * 1000)
+
+        def go_on(record: Invocation, refused: RecordFailed | None) -> None:
+            _go_on(record, refused)
+            times.append((time.perf_counter() - started) * 1000)
+
+        recorder.record(exchange, go_on, status=200, response=response, alone=True)
 
     gc.collect()
     gc.freeze()
     first = time.perf_counter()
-    async with asyncio.TaskGroup() as group:
-        for number in range(PER_S * SECONDS):
-            await asyncio.sleep(first + number / PER_S - time.perf_counter())
-            group.create_task(answer())
+    for number in range(PER_S * SECONDS):
+        await asyncio.sleep(first + number / PER_S - time.perf_counter())
+        answer()
+    await recorder.drain()
     return times
+
+
+def _go_on(_: Invocation, refused: RecordFailed | None) -> None:
+    if refused is not None:
+        raise refused
 
 
 def _answered(call: Invocation) -> tuple[Exchange, bytes]:
     """What the gateway has in hand when an answer is complete."""
     body = bytes(call.request)
     belongs = Context(
-        episode_id=call.episode_id,
-        parent_id=None,
-        conversation_id=None,
-        trace_id=call.trace_id,
-        span_id=None,
-        subject_id=call.subject_id,
-        train_ok=True,
+        call.episode_id, None, None, call.trace_id, None, call.subject_id, train_ok=True
     )
-    pieces = [piece.encode() + b"\n\n" for piece in (call.sse or "").split("\n\n")[:-1]]
+    adapter = call.adapter
     exchange = Exchange(
         id=new_id(),
         ts=call.ts,
         key=Key("k", "bench", call.tenant),
-        request=parse(body),
+        alias=call.request_model,
+        operation="chat",
+        parsed=SURFACES[CHAT].parse(body),
         body=body,
-        target=Target(call.request_model, call.adapter or "", call.adapter, "e0", "http://e0"),
         context=belongs,
-        pieces=pieces,
+        target=Target(call.request_model, adapter or "", adapter, 1, "e0", "http://e0"),
+        arm="incumbent",
+        propensity=1.0,
+        started=time.perf_counter(),
+        pieces=[piece.encode() + b"\n\n" for piece in (call.sse or "").split("\n\n")[:-1]],
     )
     return exchange, bytes(call.response)
 

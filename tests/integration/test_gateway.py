@@ -262,7 +262,7 @@ async def test_models_list_the_aliases(gateway: Gateway) -> None:
         with pytest.raises(NotFoundError):
             await client.models.retrieve("nope")
 
-    assert [model.id for model in listed] == [ALIAS]
+    assert [model.id for model in listed] == ["base", ALIAS, f"{ALIAS}@v1"]
     assert (one.model_extra or {})["adapter"] == name
 
 

@@ -3,21 +3,22 @@ from uuid import UUID
 
 import pytest
 
-from gateway.api.context import Context, context
-from gateway.api.request import ChatRequest
+from gateway.context import Context, context
 from gateway.errors import InvalidRequest
+from gateway.keys import Key
 from gateway.log.subject import SubjectKey, episode_of
+from tests.factories import parsed
 
 ID = UUID("01a1f951-32aa-7714-a187-b9e4ad3742e3")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"
 SUBJECTS = SubjectKey(bytes(32))
+KEY = Key("key_1", "k", "acme")
 
 
 def of(headers: dict[str, str] | None = None, **fields: Any) -> Context:
-    request = ChatRequest(model="m", messages=[], **fields)
     sent = {name.encode(): value.encode() for name, value in (headers or {}).items()}
-    return context(sent, request, invocation_id=ID, tenant="acme", subjects=SUBJECTS)
+    return context(sent, parsed(**fields), invocation_id=ID, key=KEY, subjects=SUBJECTS)
 
 
 def test_a_call_that_says_nothing_is_an_episode_of_its_own_and_may_be_learnt_from() -> None:
@@ -107,10 +108,10 @@ def test_a_malformed_trace_is_ignored(traceparent: str) -> None:
     assert (found.trace_id, found.span_id, found.episode_id) == (None, None, ID)
 
 
-def test_the_subject_is_the_safety_identifier_before_the_user() -> None:
+def test_the_subject_is_whom_the_call_is_made_for() -> None:
     assert of(user="ann").subject_id == SUBJECTS.of("acme", "ann")
-    assert of(user="ann", safety_identifier="bob").subject_id == SUBJECTS.of("acme", "bob")
     assert of(user="").subject_id is None
+    assert of().subject_id is None
 
 
 @pytest.mark.parametrize(
@@ -130,3 +131,11 @@ def test_whoever_says_no_is_not_learnt_from(
     headers: dict[str, str], fields: dict[str, Any], train_ok: bool
 ) -> None:
     assert of(headers, **fields).train_ok is train_ok
+
+
+def test_of_a_key_that_does_not_train_nothing_is_learnt_from() -> None:
+    silent = Key("key_2", "k", "acme", train=False)
+
+    found = context({}, parsed(store=True), invocation_id=ID, key=silent, subjects=SUBJECTS)
+
+    assert not found.train_ok

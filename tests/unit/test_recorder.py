@@ -1,19 +1,22 @@
+import asyncio
 import errno
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gateway.api.context import Context
-from gateway.api.request import ChatRequest
+from gateway.context import Context
 from gateway.errors import RecordFailed
 from gateway.keys import Key
+from gateway.log.answer import Usage
 from gateway.log.record import Feedback, Incident, Invocation, decode, new_id
 from gateway.log.spool import Durability, SpoolWriter
 from gateway.recorder import Exchange, Recorder
 from gateway.routing import Target
+from tests.factories import parsed
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 SSE = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
@@ -22,24 +25,39 @@ ERROR = b'data: {"error":{"message":"out of memory"}}\n\n'
 
 def exchange(**fields: object) -> Exchange:
     id_ = new_id()
-    context = Context(
-        episode_id=id_,
-        parent_id=None,
-        conversation_id=None,
-        trace_id=None,
-        span_id=None,
-        subject_id=None,
-        train_ok=True,
-    )
     return Exchange(
         id=id_,
         ts=AT,
         key=Key("key_1", "k", "acme"),
-        request=ChatRequest(model="m", messages=[], **fields),  # type: ignore[arg-type]
+        alias="m",
+        operation="chat",
+        parsed=parsed(model="m", **fields),
         body=b'{"model":"m","messages":[{"role":"user","content":"hi"}]}',
-        target=Target(alias="m", model="base", adapter=None, engine_id="e0", url="http://e0"),
-        context=context,
+        context=Context(id_, None, None, None, None, None, train_ok=True),
+        target=Target("m", "base", None, None, "e0", "http://e0"),
+        arm="incumbent",
+        propensity=1.0,
+        started=0.0,
     )
+
+
+class Told:
+    """What became of records, in their order."""
+
+    def __init__(self) -> None:
+        self.records: list[Invocation] = []
+        self.refusals: list[RecordFailed | None] = []
+
+    def __call__(self, record: Invocation, refused: RecordFailed | None) -> None:
+        self.records.append(record)
+        self.refusals.append(refused)
+
+
+def record(recorder: Recorder, one: Exchange, status: int = 200, **more: Any) -> Told:
+    """Have it recorded at once."""
+    told = Told()
+    recorder.record(one, told, status=status, alone=True, **more)
+    return told
 
 
 def feedback() -> Feedback:
@@ -61,6 +79,13 @@ def spool(tmp_path: Path) -> Iterator[SpoolWriter]:
 
 
 @pytest.fixture
+def flowing(tmp_path: Path) -> Iterator[SpoolWriter]:
+    writer = SpoolWriter(tmp_path, "w0", durability=Durability.NONE, reserve=0)
+    yield writer
+    writer.close()
+
+
+@pytest.fixture
 def full(tmp_path: Path) -> Iterator[SpoolWriter]:
     writer = SpoolWriter(tmp_path, "w0", quota=0, reserve=0)
     yield writer
@@ -75,37 +100,60 @@ def bad_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fdatasync", refuse)
 
 
-def test_an_exchange_is_recorded_once(spool: SpoolWriter, tmp_path: Path) -> None:
-    recorder, one = Recorder(spool), exchange()
+def test_a_record_names_who_called_and_what_it_took(flowing: SpoolWriter, tmp_path: Path) -> None:
+    one = exchange()
+    one.usage, one.cost = Usage(prompt_tokens=7, completion_tokens=3), 0.5
 
-    recorder.record(one, status=200, response=b'{"id":"c"}')
-    recorder.record_cut(one, status=499)
+    record(Recorder(flowing), one, response=b'{"id":"c"}')
 
-    (record,) = spooled(tmp_path)
-    assert isinstance(record, Invocation)
-    assert (record.id, record.status, record.error_type) == (one.id, 200, None)
+    (kept,) = spooled(tmp_path)
+    assert isinstance(kept, Invocation)
+    assert (kept.id, kept.status, kept.error_type, kept.key_id) == (one.id, 200, None, "key_1")
+    assert (kept.input_tokens, kept.output_tokens, kept.cost) == (7, 3, 0.5)
+
+
+async def test_what_becomes_ready_together_is_written_together_and_then_goes_on(
+    flowing: SpoolWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, told, writes = Recorder(flowing), Told(), []
+    write = os.write
+
+    def seen(fd: int, data: bytes) -> int:
+        writes.append(len(told.records))
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", seen)
+    for _ in range(3):
+        recorder.record(exchange(), told, status=200)
+    before = list(told.records)
+    await asyncio.sleep(0)
+
+    assert (before, writes) == ([], [0])
+    assert told.records == spooled(tmp_path)
+    assert told.refusals == [None] * 3
 
 
 @pytest.mark.usefixtures("bad_disk")
 async def test_an_answer_the_disk_did_not_take_is_not_given(spool: SpoolWriter) -> None:
-    recorder, one = Recorder(spool), exchange()
-    recorder.record(one, status=200)
+    recorder = Recorder(spool)
 
-    with pytest.raises(RecordFailed):
-        await recorder.durable(one)
+    told = record(recorder, exchange())
+    await recorder.drain()
     with pytest.raises(RecordFailed):
         await recorder.keep(feedback())
 
+    assert isinstance(told.refusals[0], RecordFailed)
     assert "disk" in (recorder.error or "")
 
 
 @pytest.mark.usefixtures("bad_disk")
 async def test_a_best_effort_answer_does_not_hang_on_the_disk(spool: SpoolWriter) -> None:
-    recorder, one = Recorder(spool, best_effort=frozenset({"m"})), exchange()
-    recorder.record(one, status=200)
+    recorder = Recorder(spool, best_effort=frozenset({"m"}))
 
-    await recorder.durable(one)
+    told = record(recorder, exchange())
+    await recorder.drain()
 
+    assert told.refusals == [None]
     assert recorder.error is not None
 
 
@@ -113,14 +161,15 @@ def test_a_task_is_best_effort_by_its_name_or_its_alias(full: SpoolWriter, tmp_p
     by_alias = Recorder(full, best_effort=frozenset({"m"}))
     by_task = Recorder(full, best_effort=frozenset({"chat"}))
 
-    by_alias.record(exchange(metadata={"task": "other"}), status=200)
-    by_task.record(exchange(metadata={"task": "chat"}), status=200)
-    with pytest.raises(RecordFailed) as refused:
-        by_task.record(exchange(), status=200)
+    named = record(by_alias, exchange(metadata={"task": "other"}))
+    tasked = record(by_task, exchange(metadata={"task": "chat"}))
+    refused = record(by_task, exchange())
 
+    assert named.refusals == tasked.refusals == [None]
     assert (by_alias.dropped, by_task.dropped) == (1, 1)
     assert "quota" in (by_task.error or "")
-    assert str(tmp_path) not in str(refused.value)
+    assert isinstance(refused.refusals[0], RecordFailed)
+    assert str(tmp_path) not in str(refused.refusals[0])
 
 
 def test_the_log_is_told_how_many_answers_it_lacks(tmp_path: Path) -> None:
@@ -129,26 +178,49 @@ def test_the_log_is_told_how_many_answers_it_lacks(tmp_path: Path) -> None:
     spool = SpoolWriter(tmp_path, "w0", quota=1 << 20, reserve=0)
     recorder = Recorder(spool, best_effort=frozenset({"m"}))
 
-    recorder.record(too_large, status=200)
-    recorder.record(exchange(), status=200)
+    record(recorder, too_large)
+    record(recorder, exchange())
     spool.close()
 
-    incident, record = spooled(tmp_path)
+    incident, kept = spooled(tmp_path)
     assert isinstance(incident, Incident)
     assert (incident.kind, incident.n) == ("dropped", 1)
-    assert isinstance(record, Invocation)
+    assert isinstance(kept, Invocation)
     assert (recorder.dropped, recorder.error) == (1, None)
 
 
+async def test_one_record_too_large_does_not_keep_its_neighbours_out(tmp_path: Path) -> None:
+    too_large, fits, told = exchange(), exchange(), Told()
+    too_large.received(b"x" * (1 << 20))
+    spool = SpoolWriter(tmp_path, "w0", quota=1 << 20, reserve=0)
+    recorder = Recorder(spool)
+
+    for one in (too_large, fits):
+        recorder.record(one, told, status=200)
+    recorder.flush()
+    spool.close()
+
+    assert [type(refused) for refused in told.refusals] == [RecordFailed, type(None)]
+    assert spooled(tmp_path) == [told.records[1]]
+
+
+def test_a_cut_call_is_never_refused_but_counted(full: SpoolWriter) -> None:
+    recorder = Recorder(full)
+
+    told = record(recorder, exchange(), 499, cut=True)
+
+    assert (told.refusals, recorder.dropped) == ([None], 1)
+
+
 def test_of_a_cut_stream_without_bodies_the_log_learns_what_had_come(
-    spool: SpoolWriter, tmp_path: Path
+    flowing: SpoolWriter, tmp_path: Path
 ) -> None:
-    recorder, cut, failed = Recorder(spool), exchange(store=False), exchange(store=False)
+    recorder, cut, failed = Recorder(flowing), exchange(store=False), exchange(store=False)
     cut.received(SSE)
     failed.received(SSE + ERROR)
 
-    recorder.record_cut(cut, status=200)
-    recorder.record(failed, status=200)
+    record(recorder, cut, error_type="client_disconnect", cut=True)
+    record(recorder, failed)
 
     by_cut, by_failed = spooled(tmp_path)
     assert isinstance(by_cut, Invocation)
@@ -159,12 +231,12 @@ def test_of_a_cut_stream_without_bodies_the_log_learns_what_had_come(
     assert (by_cut.sse, bytes(by_cut.request)) == (None, b"null")
 
 
-def test_only_what_was_answered_is_stored(spool: SpoolWriter, tmp_path: Path) -> None:
-    recorder = Recorder(spool)
+def test_only_what_was_answered_is_stored(flowing: SpoolWriter, tmp_path: Path) -> None:
+    recorder = Recorder(flowing)
 
-    recorder.record(exchange(store=True), status=200)
-    recorder.record(exchange(store=True), status=503)
-    recorder.record(exchange(), status=200)
+    record(recorder, exchange(store=True))
+    record(recorder, exchange(store=True), 503)
+    record(recorder, exchange())
 
-    stored = [record.stored for record in spooled(tmp_path) if isinstance(record, Invocation)]
+    stored = [kept.stored for kept in spooled(tmp_path) if isinstance(kept, Invocation)]
     assert stored == [True, False, False]

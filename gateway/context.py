@@ -6,12 +6,14 @@ bodies; the header counts where both are given.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from uuid import UUID
 
-from gateway.api.request import ChatRequest
+import msgspec
+
 from gateway.errors import InvalidRequest
+from gateway.keys import Key
 from gateway.log.subject import SubjectKey, episode_of, invocation_of
+from gateway.surface import Parsed
 
 EPISODE = b"x-ratchet-episode-id"
 PARENT = b"x-ratchet-parent-id"
@@ -28,10 +30,10 @@ MAX_NAME = 512
 _TRACEPARENT = re.compile(
     r"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?"
 )
+_NOTHING: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(msgspec.Struct, frozen=True, gc=False):
     """Where one call stands among the others."""
 
     episode_id: UUID
@@ -45,10 +47,10 @@ class Context:
 
 def context(
     headers: Mapping[bytes, bytes],
-    request: ChatRequest,
+    parsed: Parsed,
     *,
     invocation_id: UUID,
-    tenant: str,
+    key: Key,
     subjects: SubjectKey,
 ) -> Context:
     """The context of a request. Raises InvalidRequest for a header of ours that is malformed.
@@ -56,23 +58,22 @@ def context(
     A call that names no episode is one of its own. A trace that is malformed is ignored, as the
     W3C asks; so is a malformed ``metadata.parent_id``, which may be the client's own.
     """
-    metadata = request.metadata or {}
-    trace_id, span_id = _trace(_header(headers, TRACEPARENT))
+    metadata = parsed.metadata or _NOTHING
+    trace_id, span_id = _trace(headers)
     episode = (
         _named(headers, EPISODE)
         or metadata.get("episode_id")
         or _header(headers, PORTKEY_TRACE)
         or trace_id
     )
-    user = request.safety_identifier or request.user
     return Context(
-        episode_id=episode_of(tenant, episode) if episode else invocation_id,
-        parent_id=_parent(headers, metadata),
-        conversation_id=_named(headers, CONVERSATION) or metadata.get("conversation_id") or None,
-        trace_id=trace_id,
-        span_id=span_id,
-        subject_id=subjects.of(tenant, user) if user else None,
-        train_ok=_train_ok(headers, metadata, store=request.store),
+        episode_of(key.tenant, episode) if episode else invocation_id,
+        _parent(headers, metadata),
+        _named(headers, CONVERSATION) or metadata.get("conversation_id") or None,
+        trace_id,
+        span_id,
+        subjects.of(key.tenant, parsed.user) if parsed.user else None,
+        key.train and parsed.store is not False and _consents(headers, metadata),
     )
 
 
@@ -82,6 +83,8 @@ def _header(headers: Mapping[bytes, bytes], name: bytes) -> str:
 
 
 def _named(headers: Mapping[bytes, bytes], name: bytes) -> str:
+    if name not in headers:
+        return ""
     value = _header(headers, name)
     if len(value) > MAX_NAME:
         header = name.decode()
@@ -92,7 +95,7 @@ def _named(headers: Mapping[bytes, bytes], name: bytes) -> str:
 
 
 def _parent(headers: Mapping[bytes, bytes], metadata: Mapping[str, str]) -> UUID | None:
-    if named := _header(headers, PARENT):
+    if PARENT in headers and (named := _header(headers, PARENT)):
         parent = invocation_of(named)
         if parent is None:
             header = PARENT.decode()
@@ -104,18 +107,17 @@ def _parent(headers: Mapping[bytes, bytes], metadata: Mapping[str, str]) -> UUID
     return invocation_of(metadata["parent_id"]) if "parent_id" in metadata else None
 
 
-def _trace(traceparent: str) -> tuple[str, str] | tuple[None, None]:
-    found = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
+def _trace(headers: Mapping[bytes, bytes]) -> tuple[str, str] | tuple[None, None]:
+    if TRACEPARENT not in headers:
+        return None, None
+    found = _TRACEPARENT.fullmatch(_header(headers, TRACEPARENT))
     return (found.group(1), found.group(2)) if found else (None, None)
 
 
-def _train_ok(
-    headers: Mapping[bytes, bytes], metadata: Mapping[str, str], *, store: bool | None
-) -> bool:
+def _consents(headers: Mapping[bytes, bytes], metadata: Mapping[str, str]) -> bool:
     """Whether the call may be learnt from. Consent in doubt is no consent: only ``true`` is yes."""
-    by_header, by_metadata = _header(headers, TRAIN), metadata.get("train_ok")
-    return (
-        store is not False
-        and (not by_header or by_header.lower() == "true")
-        and (not by_metadata or by_metadata.lower() == "true")
+    by_header = _header(headers, TRAIN) if TRAIN in headers else ""
+    by_metadata = metadata.get("train_ok")
+    return (not by_header or by_header.lower() == "true") and (
+        not by_metadata or by_metadata.lower() == "true"
     )

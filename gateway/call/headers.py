@@ -1,0 +1,57 @@
+"""The headers of answers."""
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from gateway.errors import GatewayError
+from gateway.http.exchange import Headers
+from gateway.routing import Target
+from gateway.surface import headers_of
+
+_JSON = ((b"content-type", b"application/json"),)
+_EVENTS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+)
+_REMEMBERED = 1000
+
+_answering: dict[tuple[str, str, str], Headers] = {}
+"""Who answers, said in the same bytes again and again."""
+
+
+def of_answer(
+    target: Target, invocation_id: UUID, *, took_s: float, overhead_s: float, streams: bool
+) -> Headers:
+    """What every answer says of itself."""
+    key = (target.alias, target.model, target.engine_id)
+    return [
+        *(_EVENTS if streams else _JSON),
+        (b"x-request-id", str(invocation_id).encode()),
+        (b"openai-processing-ms", b"%d" % (took_s * 1000)),
+        (b"x-ratchet-overhead-ms", b"%.3f" % (overhead_s * 1000)),
+        *(_answering.get(key) or _remembered(key, target)),
+    ]
+
+
+def of_error(error: GatewayError) -> Headers:
+    """What an error says beside that."""
+    return list(_encoded(headers_of(error).items()))
+
+
+def of_refusal(error: GatewayError) -> Headers:
+    """All that an error says when there was no call yet."""
+    return [*_JSON, *of_error(error)]
+
+
+def _remembered(key: tuple[str, str, str], target: Target) -> Headers:
+    if len(_answering) >= _REMEMBERED:
+        _answering.clear()
+    said = {"x-ratchet-alias": target.alias, "x-ratchet-engine": target.engine_id}
+    if target.adapter is not None:
+        said |= {"x-ratchet-adapter": target.adapter, "x-ratchet-version": str(target.version)}
+    headers = _answering[key] = list(_encoded(said.items()))
+    return headers
+
+
+def _encoded(headers: Iterable[tuple[str, str]]) -> Iterable[tuple[bytes, bytes]]:
+    return ((name.encode(), value.encode("utf-8", "replace")) for name, value in headers)
