@@ -5,21 +5,36 @@ import math
 import os
 import socket
 import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from gateway.app import create_app
-from gateway.errors import CostMapInvalid, KeyUnavailable
+from gateway.errors import CostMapInvalid, KeyUnavailable, LimitsUnusable, SpoolError
 from gateway.http.door import Door
 from gateway.http.server import HotProtocol
 from gateway.log.cipher import Keyring
 from gateway.log.subject import SubjectKey
 from gateway.settings import GatewaySettings
+
+UNUSABLE = (
+    CostMapInvalid,
+    LimitsUnusable,
+    SpoolError,
+    SQLAlchemyError,
+    OSError,
+    ImportError,
+    ValueError,
+)
+"""What the settings name cannot be worked with."""
 
 BACKLOG = 4096
 """Connections that the kernel holds until they are accepted; its own limit may be lower."""
@@ -38,10 +53,8 @@ def main() -> None:
         sys.exit(f"the gateway cannot start: {where}: {problem['msg']}")
     except (CostMapInvalid, KeyUnavailable, SettingsError) as error:
         sys.exit(f"the gateway cannot start: {error}")
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind((settings.host, settings.port))
+    listener = _listener(settings)
+    unusable = _told_apart(app)
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -54,7 +67,52 @@ def main() -> None:
         timeout_keep_alive=math.ceil(settings.idle_timeout_s),
         timeout_graceful_shutdown=settings.drain_s,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    except SystemExit:  # uvicorn's way to say that start-up failed
+        if unusable:
+            sys.exit(f"the gateway cannot start: {_line(unusable[0])}")
+        raise
+
+
+def _listener(settings: GatewaySettings) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        where = f"{settings.host}:{settings.port}"
+        sys.exit(f"the gateway cannot start: it cannot listen on {where}: {error.strerror}")
+    return listener
+
+
+def _told_apart(app: FastAPI) -> list[Exception]:
+    """Where what the operator has to mend is put when start-up fails of it, without a traceback."""
+    unusable: list[Exception] = []
+    opened = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any] | None]:
+        async with AsyncExitStack() as stack:
+            try:
+                state = await stack.enter_async_context(opened(app))
+            except UNUSABLE as error:
+                unusable.append(error)
+                raise
+            yield state
+
+    app.router.lifespan_context = lifespan  # type: ignore[assignment]
+    logging.getLogger("uvicorn.error").addFilter(lambda _: not unusable)
+    return unusable
+
+
+def _line(error: Exception) -> str:
+    """The first line, without SQLAlchemy's advice behind it."""
+    if isinstance(error, SQLAlchemyError):
+        said = error.orig if isinstance(error, DBAPIError) else error
+        return f"GATEWAY_DATABASE: {said}".splitlines()[0]
+    return str(error).splitlines()[0]
 
 
 def _app(settings: GatewaySettings) -> FastAPI:

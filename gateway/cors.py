@@ -43,14 +43,14 @@ class Cors:
     _answers: dict[bytes, Headers] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        exposed = (b"access-control-expose-headers", ", ".join(EXPOSED).encode())
+        rest = [
+            (b"access-control-expose-headers", ", ".join(EXPOSED).encode()),
+            (b"vary", b"Origin"),
+        ]
         answers = {
-            origin.encode(): [(b"access-control-allow-origin", origin.encode()), exposed]
+            origin.encode(): [(b"access-control-allow-origin", origin.encode()), *rest]
             for origin in self.origins
         }
-        if _ANY not in self.origins:
-            for headers in answers.values():
-                headers.append((b"vary", b"Origin"))
         object.__setattr__(self, "_answers", answers)
 
     @classmethod
@@ -62,7 +62,7 @@ class Cors:
         """What an answer to a request with this ``Origin`` says. To be copied, not changed."""
         if origin is None or not self._answers:
             return _NOTHING
-        return self._answers.get(b"*") or self._answers.get(origin, _NOTHING)
+        return self._answers.get(_ANY.encode()) or self._answers.get(origin, _NOTHING)
 
     def install(self, app: FastAPI) -> None:
         """Let these pages call what FastAPI serves, and answer the preflights of every path."""

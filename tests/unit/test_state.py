@@ -1,0 +1,74 @@
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import Unauthorized
+from gateway.keys import KeyStore
+from gateway.state import State
+from serving.database import open_database
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'state.db'}"
+
+
+@pytest.fixture
+def state(url: str) -> Iterator[State]:
+    state = State.open(url, now=lambda: AT)
+    yield state
+    state.close()
+
+
+@pytest.fixture
+def keys(url: str) -> Iterator[KeyStore]:
+    """Another process's."""
+    database = open_database(url)
+    yield KeyStore(database)
+    database.dispose()
+
+
+def bearer(secret: str) -> dict[bytes, bytes]:
+    return {b"authorization": f"Bearer {secret}".encode()}
+
+
+def test_a_key_made_elsewhere_opens_at_once(state: State, keys: KeyStore) -> None:
+    key, secret = keys.create("ci", tenant="acme", at=AT)
+
+    assert state.key(bearer(secret)) == key
+
+
+def test_unknown_keys_do_not_keep_the_database_busy(state: State, keys: KeyStore) -> None:
+    with pytest.raises(Unauthorized):
+        state.key(bearer("sk-nobody"))
+    _, secret = keys.create("ci", tenant="acme", at=AT)
+    state._asked += 3600
+
+    with pytest.raises(Unauthorized):
+        state.key(bearer(secret))
+
+
+async def test_a_revoked_key_stops_opening_at_the_next_poll(state: State, keys: KeyStore) -> None:
+    key, secret = keys.create("ci", tenant="acme", at=AT)
+    opened = state.key(bearer(secret))
+    following = asyncio.create_task(state.follow(poll_s=0.001, refresh_s=3600))
+
+    keys.revoke(key.id, at=AT)
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                state.key(bearer(secret))
+            except Unauthorized:
+                break
+            await asyncio.sleep(0)
+
+    assert opened == key
+    assert state.following
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    assert not state.following
