@@ -2,7 +2,8 @@
 
 They share a port, so a scrape reaches any of them. Each writes its counters to a file of its own
 every second, and the one that is asked adds them all up. A worker that comes back goes on from
-its file: what was once shown never goes down, not even after ``kill -9``.
+its file: what was once shown never goes down, not even after ``kill -9``. That takes what was
+counted since the last second, which the log has all the same.
 """
 
 import logging

@@ -119,6 +119,16 @@ def test_what_was_said_goes_along_when_configured(collector: Collector) -> None:
     assert attributes["gen_ai.request.temperature"] == 0.5
 
 
+def test_a_client_that_wants_nothing_kept_is_not_quoted_either(collector: Collector) -> None:
+    nothing = msgspec.Raw(b"null")
+    with exporting_to(collector.url, content=True) as telemetry:
+        finish(telemetry, request=nothing, response=nothing, finish_reasons=["length"])
+
+    attributes = fields(collector.spans[0].attributes)
+    assert attributes["gen_ai.response.finish_reasons"] == ["length"]
+    assert not [name for name in attributes if name.endswith("messages")]
+
+
 def test_a_streamed_answer_is_read_as_a_whole(collector: Collector) -> None:
     chunks = (
         b'data: {"object":"chat.completion.chunk","choices":[{"index":0,'
