@@ -61,7 +61,9 @@ class Door:
         """Whether each answer is its connection's last."""
         self.accept: Accept
         self.lines: Mapping[bytes, str]
+        self._drain_s = settings.drain_s
         self._server: ServerState | None = None
+        self._loop: asyncio.AbstractEventLoop
         self._sweep: Sweep
         self._default_headers: object = None
         self._constant = b""
@@ -69,7 +71,7 @@ class Door:
     def enter(self, server: ServerState, loop: asyncio.AbstractEventLoop) -> None:
         """A connection is made. All of them are ``Watched``, and in ``server.connections``."""
         if self._server is None:
-            self._server = server
+            self._server, self._loop = server, loop
             self.lines = request_lines(getattr(self._state, "hot_paths", ()))
             if self.lines:
                 self.accept = self._state.accept
@@ -78,9 +80,14 @@ class Door:
         self._sweep.start()
 
     def drain(self) -> None:
-        """Close what is idle, a look later: a request that is on its way is still answered."""
-        self.draining = True
-        self.limits[Phase.IDLE] = 0.0
+        """Close what is idle, a look later: a request that is on its way is still answered.
+
+        What runs may finish until the drain time is over; then it is cut.
+        """
+        if not self.draining:
+            self.draining = True
+            self.limits[Phase.IDLE] = 0.0
+            self._loop.call_later(self._drain_s, self._cut)
 
     def constant(self) -> bytes:
         """The lines that all answers have. uvicorn makes them anew each second, for the date."""
@@ -97,6 +104,11 @@ class Door:
             if isinstance(connection, Watched):
                 connection.look(now)
         return bool(self._server.connections)
+
+    def _cut(self) -> None:
+        assert self._server is not None  # noqa: S101 - there is a connection
+        for connection in list(self._server.connections):
+            connection.transport.abort()
 
 
 class Watched:

@@ -55,7 +55,7 @@ class Fronts:
     Without ``fast`` uvicorn's protocol reads everything, and the hot path is an ASGI endpoint.
     """
 
-    def __init__(self, *, fast: bool = True, drain_s: int = 10, **settings: float) -> None:
+    def __init__(self, *, fast: bool = True, **settings: float) -> None:
         self.calls: list[Call] = []
         self.answers = True
         """Whether calls are answered at once, with their bodies; else the test answers them."""
@@ -84,7 +84,7 @@ class Fronts:
             access_log=False,
             server_header=False,
             timeout_keep_alive=given.idle_timeout_s,  # type: ignore[arg-type]
-            timeout_graceful_shutdown=drain_s,
+            timeout_graceful_shutdown=given.drain_s,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
