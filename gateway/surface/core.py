@@ -15,6 +15,7 @@ from gateway.surface.envelope import encoded, refused
 from gateway.surface.events import ChunkEvents, Events
 from gateway.surface.fields import Fields
 from gateway.surface.hidden import NOTHING, Hidden
+from gateway.surface.restream import chunks
 
 
 class _Whole(msgspec.Struct):
@@ -65,6 +66,13 @@ class Surface(ABC):
     def events(self, hidden: Hidden) -> Events:
         """For one stream of this surface."""
         return ChunkEvents(hidden)
+
+    def stream(self, payload: bytes) -> bytes:
+        """A whole answer as events, with its usage; ``events`` hides what is to be hidden."""
+        return self._streamed(msgspec.json.decode(payload, type=dict[str, Any]))
+
+    def _streamed(self, answer: dict[str, Any]) -> bytes:
+        return chunks(answer)
 
     def error(self, error: GatewayError) -> bytes:
         """The body of an error's answer."""

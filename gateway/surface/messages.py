@@ -28,6 +28,7 @@ from gateway.surface.fields import (
 )
 from gateway.surface.hidden import Hidden
 from gateway.surface.media import check_messages
+from gateway.surface.restream import message
 
 
 class _Message(msgspec.Struct, frozen=True, gc=False):
@@ -104,6 +105,9 @@ class Messages(Surface):
     def events(self, hidden: Hidden) -> MessageEvents:  # noqa: ARG002 - nothing is
         """For one stream."""
         return MessageEvents()
+
+    def _streamed(self, answer: dict[str, Any]) -> bytes:
+        return message(answer)
 
     def error(self, error: GatewayError) -> bytes:
         """In Anthropic's envelope."""

@@ -33,6 +33,7 @@ from gateway.surface.fields import (
 )
 from gateway.surface.hidden import NOTHING, Hidden
 from gateway.surface.media import check_messages
+from gateway.surface.restream import response
 
 _FALSE = Raw(b"false")
 _encoder = msgspec.json.Encoder()
@@ -149,6 +150,9 @@ class Responses(Surface):
     def events(self, hidden: Hidden) -> ResponseEvents:  # noqa: ARG002 - nothing is
         """For one stream."""
         return ResponseEvents()
+
+    def _streamed(self, answer: dict[str, Any]) -> bytes:
+        return response(answer)
 
     def error_event(self, error: GatewayError) -> bytes:
         """As OpenAI's ``error`` event; its number in the sequence is not known here."""
