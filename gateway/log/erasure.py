@@ -170,9 +170,8 @@ def apply(transaction: Transaction, erasures: Sequence[Erasure], at: datetime) -
     """
     for asked in erasures:
         known = transaction.execute(f"{_ERASURES} WHERE id = ?", [str(asked.id)])
-        is_new = not known
-        erasure = asked if is_new else _erasure(known[0])
-        if is_new:
+        erasure = _erasure(known[0]) if known else asked
+        if not known:
             _write(transaction, erasure, at)
         listed = _listed(transaction, erasure)
         which, values = _which(erasure)
@@ -182,7 +181,7 @@ def apply(transaction: Transaction, erasures: Sequence[Erasure], at: datetime) -
         act = _delete if erasure.scope == ROWS else _strip
         feedback = act(transaction, erasure, which, values)
         invocations = _listed(transaction, erasure) - listed
-        if is_new or invocations or feedback:
+        if not known or invocations or feedback:
             _done(transaction, str(erasure.id), at, invocations, feedback)
 
 
