@@ -38,9 +38,9 @@ def response(answer: Json) -> bytes:
 def message(answer: Json) -> bytes:
     """Of Messages: each block with one delta."""
     usage = answer.get("usage") or {}
-    begun = {"content": [], "stop_reason": None, "stop_sequence": None}
+    begun: Json = {"content": [], "stop_reason": None, "stop_sequence": None}
     begun["usage"] = usage | {"output_tokens": 0}
-    events = [{"type": "message_start", "message": answer | begun}]
+    events: list[Json] = [{"type": "message_start", "message": answer | begun}]
     for index, block in enumerate(answer.get("content") or ()):
         empty, delta = _block(block)
         events.append({"type": "content_block_start", "index": index, "content_block": empty})
@@ -65,7 +65,7 @@ def _items(answer: Json) -> Iterator[Json]:
     yield {"type": "response.created", "response": answer | _BEGUN}
     yield {"type": "response.in_progress", "response": answer | _BEGUN}
     for index, item in enumerate(answer.get("output") or ()):
-        at = {"output_index": index}
+        at: Json = {"output_index": index}
         yield {"type": "response.output_item.added", "item": item, **at}
         for number, part in enumerate(item.get("content") or ()):
             where = at | {"item_id": item.get("id", ""), "content_index": number}
@@ -79,7 +79,7 @@ def _items(answer: Json) -> Iterator[Json]:
     yield {"type": "response.completed", "response": answer}
 
 
-_BEGUN = {"status": "in_progress", "output": [], "usage": None}
+_BEGUN: Json = {"status": "in_progress", "output": [], "usage": None}
 _PLAIN: Json = {"logprobs": []}
 
 
@@ -103,4 +103,5 @@ def _event(body: Json) -> bytes:
 
 
 def _named(body: Json) -> bytes:
-    return b"event: " + body["type"].encode() + b"\n" + _event(body)
+    name: str = body["type"]
+    return b"event: " + name.encode() + b"\n" + _event(body)

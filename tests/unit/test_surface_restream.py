@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.log.assemble import completion
@@ -57,7 +58,9 @@ def test_a_message_is_the_same_again() -> None:
     }
     answer |= {"stop_reason": "tool_use", "stop_sequence": None, "usage": SPENT}
 
-    assert completion(told("/v1/messages", answer)) == answer
+    again = completion(told("/v1/messages", answer))
+
+    assert msgspec.json.decode(msgspec.json.encode(again)) == answer
 
 
 @pytest.mark.parametrize("path", [path for path in SURFACES if path != "/v1/embeddings"])
