@@ -13,7 +13,7 @@ _DONE = b"data: [DONE]\n\n"
 
 def chunks(answer: Json) -> bytes:
     """Of chat completions and completions: each choice at once, then the usage, then the end."""
-    head = {name: answer[name] for name in ("id", "created", "model") if name in answer}
+    head: Json = {name: answer[name] for name in ("id", "created", "model") if name in answer}
     is_chat = answer.get("object") != "text_completion"
     head["object"] = "chat.completion.chunk" if is_chat else "text_completion"
     pieces = []
