@@ -57,7 +57,7 @@ def named(snapshot: RoutingSnapshot, models: Mapping[str, ModelOptions], name: s
     )
 
 
-def ready(snapshot: RoutingSnapshot, models: Mapping[str, ModelOptions]) -> Mapping[str, bool]:
+def answerable(snapshot: RoutingSnapshot, models: Mapping[str, ModelOptions]) -> Mapping[str, bool]:
     """Whether each alias can be answered now. A provider's model needs no engine."""
     providers = {name: True for name, options in models.items() if options.provider}
     engines = {alias: bool(snapshot.serving(route)) for alias, route in snapshot.routes.items()}

@@ -201,9 +201,3 @@ def _nobody(snapshot: RoutingSnapshot, name: str) -> Unavailable:
     return Unavailable(
         f"No engine can answer for `{name}` right now: {why}. Please retry.", retry_after_s=1.0
     )
-
-
-def resolve(snapshot: RoutingSnapshot, model: str) -> Target:
-    """The one target of an alias."""
-    fleet = Fleet(now=lambda: 0.0, seed=b"")
-    return plan(snapshot, model, models={}, sticky=None, fleet=fleet).targets[0]

@@ -3,13 +3,14 @@
 They need no key, and nothing that is short when there is much to do: no engine, no spool.
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 
 from gateway.api.caller import state_of
 from gateway.log.spool import SUFFIX
+from gateway.names import answerable
 from gateway.recorder import Recorder
 from gateway.settings import GatewaySettings
 from gateway.state import State
@@ -30,14 +31,11 @@ async def ready(request: Request, state: Annotated[State, Depends(state_of)]) ->
     While the database cannot be read the worker serves by what it knows, and stays ready:
     ``state.age_s`` says how old that is.
     """
-    snapshot = state.snapshot
-    aliases: dict[str, Any] = {
-        name: bool(snapshot.serving(route)) for name, route in snapshot.routes.items()
-    }
+    settings: GatewaySettings = request.app.state.settings
+    aliases = answerable(state.snapshot, settings.models)
     draining: bool = getattr(request.app.state, "draining", False)
     is_ready = bool(aliases) and all(aliases.values()) and state.following and not draining
     recorder: Recorder = request.app.state.recorder
-    settings: GatewaySettings = request.app.state.settings
     body = {
         "ready": is_ready,
         "draining": draining,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.errors import ModelNotFound, Unavailable
 from gateway.fleet import Fleet
 from gateway.model import Arm, ModelOptions, Provider, Shadow
-from gateway.names import named, names, ready
+from gateway.names import answerable, named, names
 from gateway.routing import Plan, draw, plan
 from serving.registry import EngineReport, EngineState, Route, RoutingSnapshot, Servable, Stage
 
@@ -328,4 +328,4 @@ def test_one_name_is_told_of_also_by_its_ft_name() -> None:
 def test_an_alias_is_ready_with_an_engine_and_a_provider_without() -> None:
     seen = snapshot(engine(0, holding=[V1]))
 
-    assert ready(seen, {"mini": ELSEWHERE}) == {"helpdesk": False, "plain": True, "mini": True}
+    assert answerable(seen, {"mini": ELSEWHERE}) == {"helpdesk": False, "plain": True, "mini": True}
