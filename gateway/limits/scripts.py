@@ -25,13 +25,20 @@ local function set(field, value)
   changed[#changed + 1] = value
 end
 local function get(field) return tonumber(hash[field] or '0') end
+-- A clock may step back a little between two calls; what flowed in flows in once. One that was
+-- set back by more begins anew.
+local function moment(bucket)
+  local at = get(bucket .. ':at')
+  if at > now + MINUTE_US then return now end
+  return math.max(at, now)
+end
 local function taken(bucket, limit)
-  local since = math.max(0, now - get(bucket .. ':at'))
+  local since = math.max(0, moment(bucket) - get(bucket .. ':at'))
   return math.max(0, get(bucket) - since * limit)
 end
 local function keep(bucket, level)
   set(bucket, whole(level))
-  set(bucket .. ':at', whole(now))
+  set(bucket .. ':at', whole(moment(bucket)))
 end
 local function cell(text)
   local calls, tokens, money, till, last =
