@@ -44,6 +44,14 @@ class FakeVllm:
         """Chunks after which a stream's connection is dropped, as when the engine dies."""
         self.instead: bytes | None = None
         """What comes instead of a whole answer, as from a proxy that stands in the way."""
+        self.status: int | None = None
+        """What it refuses every call with."""
+        self.drops = False
+        """Whether it breaks the connection instead of answering."""
+        self.hold: asyncio.Event | None = None
+        """What every answer waits for."""
+        self.told: list[int] = []
+        """The tokens that each stream has told of so far: what is to be metered."""
         self._answer = answer
         self.chunk_delay_s = chunk_delay_s
         self._port = port
@@ -122,6 +130,12 @@ class FakeVllm:
         body = await request.json()
         self.asked.append(body)
         self.headers.append(request.headers)
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.drops and request.transport is not None:
+            request.transport.abort()
+        if self.status is not None:
+            return _refusal(self.status, "not today")
         if body["model"] not in {self.base, *self.adapters}:
             return _refusal(404, f"The model `{body['model']}` does not exist.")
         head = {"id": f"chatcmpl-{request.headers.get('x-request-id', 'none')}", "created": 1}
@@ -165,6 +179,8 @@ class FakeVllm:
             told = usage | {"completion_tokens": min(written, usage["completion_tokens"])}
             return {"usage": told} if asks(body, "continuous_usage_stats") else {}
 
+        stream = len(self.told)
+        self.told.append(0)
         prompt = so_far(0) | {"prompt_token_ids": prompt_ids}
         await response.write(event(head | {"choices": [choice]} | prompt))
         deltas: list[dict[str, Any]] = [
@@ -178,6 +194,7 @@ class FakeVllm:
                 return response
             choice = {"index": 0, "delta": delta, "finish_reason": None} | _tokens(body, number)
             await response.write(event(head | {"choices": [choice]} | so_far(number)))
+            self.told[stream] = number
             await asyncio.sleep(self.chunk_delay_s)
         last = {"index": 0, "delta": {}, "finish_reason": "stop"} | _tokens(body, END_ID)
         await response.write(event(head | {"choices": [last]} | so_far(len(deltas))))
