@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from gateway.log.spool import SUFFIX
-from gateway.names import ready
+from gateway.names import answerable
 from gateway.settings import GatewaySettings
 from gateway.state import State
 from gateway.telemetry import Board
@@ -38,7 +38,7 @@ def _house(state: State, settings: GatewaySettings, *, now: float) -> House:
         engines=tuple(
             Engine(engine.engine_id, engine.base, engine.state) for engine in snapshot.engines
         ),
-        ready=ready(snapshot, settings.models),
+        ready=answerable(snapshot, settings.models),
         spool_bytes=sum(size for size, _ in waiting),
         spool_oldest_s=max((now - written for _, written in waiting), default=0.0),
     )
