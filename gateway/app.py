@@ -12,7 +12,17 @@ from functools import partial
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from gateway.api import envelope, feedback, health, keys, metrics, models, owner, scores
+from gateway.api import (
+    envelope,
+    feedback,
+    health,
+    keys,
+    metrics,
+    models,
+    openapi,
+    owner,
+    scores,
+)
 from gateway.call import Calls, Worker
 from gateway.call._interim import Guards
 from gateway.capacity import Capacity
@@ -53,6 +63,7 @@ def create_app(
     cors.install(app)
     for resource in (models, keys, feedback, scores, owner, health, metrics):
         app.include_router(resource.router)
+    openapi.install(app)
     return app
 
 
@@ -80,9 +91,7 @@ async def _worker(
         telemetry, board = stack.enter_context(
             watched(
                 settings,
-                vitals=partial(
-                    vitals, state, fleet, capacity, recorder, limit=settings.capacity
-                ),
+                vitals=partial(vitals, state, fleet, capacity, recorder, limit=settings.capacity),
                 urls=partial(urls, state),
                 now=lambda: now().timestamp(),
             )

@@ -54,6 +54,17 @@ _SECURITY: Mapping[str, Schema] = {
 }
 
 
+_SAYS = [{"role": "user", "content": "Where is my parcel?"}]
+_EXAMPLES: Mapping[str, Schema] = {
+    "/v1/chat/completions": {"messages": _SAYS, "metadata": {"task": "refund"}},
+    "/v1/completions": {"prompt": "Once upon a time", "max_tokens": 16},
+    "/v1/responses": {"input": "Where is my parcel?"},
+    "/v1/embeddings": {"input": ["one text", "another"]},
+    "/v1/messages": {"messages": _SAYS, "max_tokens": 64},
+}
+_MODEL = "helpdesk"
+
+
 def install(app: FastAPI) -> None:
     """Have ``app`` tell this document."""
     made = document()
@@ -89,7 +100,7 @@ def _surface(surface: Surface) -> dict[str, Any]:
         "parameters": list(_CONTEXT),
         "requestBody": {
             "required": True,
-            "content": {JSON: {"schema": ref(_name(surface))}},
+            "content": {JSON: {"schema": ref(_name(surface)), "examples": _examples(surface)}},
         },
         "responses": {
             "200": {
@@ -100,6 +111,13 @@ def _surface(surface: Surface) -> dict[str, Any]:
             **_errors(_HOT_ERRORS, surface=surface),
         },
     }
+
+
+def _examples(surface: Surface) -> dict[str, Any]:
+    whole = {"model": _MODEL, **_EXAMPLES[surface.path]}
+    if "stream" not in surface.fields.passed:
+        return {"whole": {"value": whole}}
+    return {"whole": {"value": whole}, "streamed": {"value": whole | {"stream": True}}}
 
 
 def _name(surface: Surface) -> str:

@@ -68,7 +68,7 @@ class GuardedCall(Call):
         else:
             events = self.surface.stream(checked.body)
             exchange.pieces = [events]
-            super()._streamed(events)
+            super()._streamed(self.surface.events(self._hidden).feed(events))
 
     def _then(self, step: Coroutine[None, None, None]) -> None:
         self._task = asyncio.create_task(self._guarded(step))
