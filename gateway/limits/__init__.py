@@ -31,12 +31,9 @@ def open_limits(url: str, *, worker: str = "w0", now: Callable[[], int] | None =
         try:
             from gateway.limits.remote import RemoteLimits
         except ImportError as error:
-            raise LimitsUnusable(
-                "limits: no client of Redis is installed; run: pip install redis"
-            ) from error
+            raise LimitsUnusable("no client of Redis is installed: pip install redis") from error
         return RemoteLimits(url, worker=worker, now=now)
-    if "://" in url:
-        raise LimitsUnusable(
-            "limits: a directory, redis:// or rediss:// is needed, and this is another URL"
-        )
+    scheme, colon, _ = url.partition("://")
+    if colon:
+        raise LimitsUnusable(f"limits: a directory, redis:// or rediss://, not {scheme}://")
     return SharedLimits(Path(url), now=now or time.time_ns)
