@@ -104,8 +104,8 @@ class GatewaySettings(BaseSettings):
     """Prices by model in LiteLLM's JSON format, for models without a price of their own."""
 
     limits: str = "data/run/limits"
-    """Where keys' use is counted: a file that all workers of a machine share, or redis://HOST:PORT
-    (Redis or Valkey) for several machines."""
+    """Where keys' use is counted: a directory that all workers of a machine share, or
+    redis://HOST:PORT (Redis or Valkey) for several machines."""
 
     capacity: PositiveInt = 512
     """Calls that this worker has under way at once; beyond it, 503."""

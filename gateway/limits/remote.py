@@ -144,6 +144,7 @@ class RemoteLimits:
         arguments += (done.held_tokens, done.held_money, done.tokens, done.money)
         arguments += windows(done.key, self._clock())
         await self._settle(keys=[name(done.key)], args=arguments)
+        self._ask_again_at = 0.0  # it is there again, should it have been away
 
     def _clock(self) -> int:
         """About what Redis' clock says."""

