@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -31,6 +30,8 @@ class Exchange(msgspec.Struct):
     """One request on its way, and what is known of its answer so far."""
 
     id: UUID
+    request_id: str
+    """The same in plain hex, as engines are told it."""
     ts: datetime
     key: Key
     alias: str
@@ -74,10 +75,8 @@ record is counted, in the log too.
 """
 
 
-class _Ready(NamedTuple):
-    record: Invocation
-    then: Then
-    required: bool
+_Ready = tuple[Invocation, Then, bool]
+"""A record, what follows, and whether its answer must not be given without."""
 
 
 class Recorder:
@@ -113,15 +112,12 @@ class Recorder:
 
         Of a call whose client ``cut`` it, nobody is left to refuse.
         """
-        ready = _Ready(
-            _invocation(exchange, status, response, error_type),
-            then,
-            not cut and not self._is_best_effort(exchange),
-        )
+        record = _invocation(exchange, status, response, error_type)
+        required = not (cut or self._is_best_effort(exchange))
         if alone and not self._ready:
-            self._write([ready])
+            self._write([(record, then, required)])
             return
-        self._ready.append(ready)
+        self._ready.append((record, then, required))
         if len(self._ready) == 1:
             asyncio.get_running_loop().call_soon(self.flush)
 
@@ -144,39 +140,37 @@ class Recorder:
 
     def _write(self, ready: list[_Ready]) -> None:
         try:
-            self._append(*(one.record for one in ready))
+            self._append(*[record for record, _, _ in ready])
         except RecordFailed as failed:
             if len(ready) > 1:  # together they may be too large for what room is left
                 for one in ready:
                     self._write([one])
             else:
-                self._go_on(ready, failed)
+                self._lack(*ready[0], failed)
             return
         if self._spool.waits:
             task = asyncio.create_task(self._settle(ready))
             self._settling.add(task)
             task.add_done_callback(self._settling.discard)
         else:
-            for one in ready:
-                one.then(one.record, None)
+            for record, then, _ in ready:
+                then(record, None)
 
     async def _settle(self, ready: list[_Ready]) -> None:
+        failed = None
         try:
             await self._synced()
-        except RecordFailed as failed:
+        except RecordFailed as error:
+            failed = error
+        for record, then, required in ready:
             # Written it was: none is counted as missing.
-            for one in ready:
-                one.then(one.record, failed if one.required else None)
-            return
-        for one in ready:
-            one.then(one.record, None)
+            then(record, failed if required else None)
 
-    def _go_on(self, ready: list[_Ready], failed: RecordFailed) -> None:
-        for one in ready:
-            if not one.required:
-                self.dropped += 1
-                self._spool.drop(reason=self.error or "")
-            one.then(one.record, failed if one.required else None)
+    def _lack(self, record: Invocation, then: Then, required: bool, failed: RecordFailed) -> None:  # noqa: FBT001
+        if not required:
+            self.dropped += 1
+            self._spool.drop(reason=self.error or "")
+        then(record, failed if required else None)
 
     def _append(self, *records: Invocation | Feedback) -> None:
         try:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from time import perf_counter
 
 from gateway.call import headers
-from gateway.call.answer import is_json
+from gateway.call.answer import NoAnswer, usage_of
 from gateway.call.worker import Worker
 from gateway.errors import GatewayError, RecordFailed, TimedOut, Unavailable
 from gateway.http.exchange import Front, Headers, Leg
@@ -36,6 +36,13 @@ class Call:
     ``_begun`` once the client has its first byte, ``_gone`` once it hung up, ``_over`` once
     nothing more is awaited of the engine and the record is being written.
     """
+
+    __slots__ = (
+        "_answered_at", "_asked_at", "_asking", "_begun", "_body", "_ended", "_error", "_events",
+        "_front", "_gone", "_heard", "_hidden", "_last", "_leg", "_over", "_status", "_streams",
+        "_ticket", "_tried_at", "_worker", "allowed", "attempts", "exchange", "plan", "surface",
+        "trace",
+    )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - what was found out before
         self,
@@ -206,16 +213,19 @@ class Call:
     def _judge(self, payload: bytes) -> None:
         """Whether a whole answer is one."""
         status = self._status
-        if status == 200 and is_json(payload):
-            self.exchange.usage = self.surface.usage(payload)
-            self._answered(payload)
+        if status == 200:
+            try:
+                self.exchange.usage = usage_of(payload, self.surface)
+            except NoAnswer:  # something stands between us and the engine
+                self._trouble(self._unavailable("gave no JSON"))
+            else:
+                self._answered(payload)
         elif 400 <= status < 500 and not (status == 404 and self.exchange.target.adapter):
             refusal = self.surface.refusal(payload)
             self._close(status, refusal, response=refusal, error_type="invalid_request")
         else:
-            # A restarted engine that lacks the adapter says 404; to the client it is a 503. What
-            # is no JSON comes from something that stands in the way; the log would not take it.
-            self._trouble(self._unavailable("gave no JSON" if status == 200 else "failed"))
+            # A restarted engine that lacks the adapter says 404. To the client it is a 503.
+            self._trouble(self._unavailable("failed"))
 
     def _answered(self, payload: bytes) -> None:
         self._close(200, self._hidden.of_answer(payload), response=payload)
@@ -300,14 +310,13 @@ class Call:
     def _headers(self, *, streams: bool = False) -> Headers:
         exchange = self.exchange
         took_s = perf_counter() - exchange.started
-        return [
-            *headers.of_answer(
-                exchange.target,
-                exchange.id,
-                took_s=took_s,
-                overhead_s=self.overhead_s,
-                streams=streams,
-            ),
-            *self._ticket.headers,
-            *self.allowed,
-        ]
+        lines = headers.of_answer(
+            exchange.target,
+            exchange.request_id,
+            took_s=took_s,
+            overhead_s=took_s - (self._answered_at - self._asked_at),
+            streams=streams,
+        )
+        lines += self._ticket.headers
+        lines += self.allowed
+        return lines

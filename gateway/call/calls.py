@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
-from typing import Final, TypedDict
+from typing import Final
 from uuid import UUID
 
 from gateway.call import headers
@@ -30,13 +30,6 @@ BYTES_PER_TOKEN = 4
 """Of a request, about."""
 ANSWER_TOKENS = 256
 """What is reserved for an answer whose client sets no limit."""
-
-
-class Estimate(TypedDict):
-    """What a call is expected to take."""
-
-    tokens: int
-    cost: float
 
 
 class _Answered:
@@ -97,14 +90,19 @@ class Calls:
 
     def _begun(self, request: Request, front: Front, surface: Surface, key: Key) -> Call:
         call = self._call(request, front, surface, key)
-        admitted = self._worker.limiter.admit(key, **self._estimate(call.exchange))
-        self._running.add(call)
-        if isinstance(admitted, Awaitable):
-            task = asyncio.create_task(self._admit(call, admitted, front))
+        limiter = self._worker.limiter
+        tokens, cost = self._estimate(call.exchange)
+        if limiter.remote:
+            self._running.add(call)
+            task = asyncio.create_task(
+                self._admit(call, limiter.admit(key, tokens=tokens, cost=cost), front)
+            )
             self._waiting.add(task)
             task.add_done_callback(self._waiting.discard)
         else:
-            call.start(admitted)
+            ticket = limiter.admit(key, tokens=tokens, cost=cost)
+            self._running.add(call)
+            call.start(ticket)
         return call
 
     def _call(self, request: Request, front: Front, surface: Surface, key: Key) -> Call:
@@ -129,6 +127,7 @@ class Calls:
         )
         exchange = Exchange(
             id=invocation_id,
+            request_id=invocation_id.hex,
             ts=worker.now(),
             key=key,
             alias=planned.alias,
@@ -154,8 +153,8 @@ class Calls:
             ended=self._ended,
         )
 
-    def _estimate(self, exchange: Exchange) -> Estimate:
-        """What to reserve. Below the truth a limit is overrun, above it others wait in vain."""
+    def _estimate(self, exchange: Exchange) -> tuple[int, float]:
+        """The tokens and the cost to reserve; what the answer took replaces them."""
         parsed = exchange.parsed
         read = len(exchange.body) // BYTES_PER_TOKEN
         written = (parsed.max_tokens or ANSWER_TOKENS) * parsed.n
@@ -163,7 +162,7 @@ class Calls:
         if exchange.key.budgets:
             usage = Usage(prompt_tokens=read, completion_tokens=written)
             cost = self._worker.cost(exchange.target, usage) or 0.0
-        return {"tokens": read + written, "cost": cost}
+        return read + written, cost
 
     async def _admit(self, call: Call, admitted: Awaitable[Ticket], front: Front) -> None:
         """Start a call that its limiter lets in, when it has made up its mind."""

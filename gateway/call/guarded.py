@@ -21,7 +21,7 @@ class GuardedCall(Call):
     request or an answer is not in the log either; what they blocked is, with their verdict.
     """
 
-    _task: asyncio.Task[None] | None = None
+    __slots__ = ("_held", "_task", "_whole")
 
     def start(self, ticket: Ticket) -> None:
         """Ask the guards; then the engine."""

@@ -1,7 +1,6 @@
 """The headers of answers."""
 
 from collections.abc import Iterable
-from uuid import UUID
 
 from gateway.errors import GatewayError
 from gateway.http.exchange import Headers
@@ -20,13 +19,17 @@ _answering: dict[tuple[str, str, str], Headers] = {}
 
 
 def of_answer(
-    target: Target, invocation_id: UUID, *, took_s: float, overhead_s: float, streams: bool
+    target: Target, request_id: str, *, took_s: float, overhead_s: float, streams: bool
 ) -> Headers:
-    """What every answer says of itself."""
+    """What every answer says of itself; ``request_id`` is the invocation's, in plain hex."""
     key = (target.alias, target.model, target.engine_id)
+    hexed = request_id
     return [
         *(_EVENTS if streams else _JSON),
-        (b"x-request-id", str(invocation_id).encode()),
+        (
+            b"x-request-id",
+            f"{hexed[:8]}-{hexed[8:12]}-{hexed[12:16]}-{hexed[16:20]}-{hexed[20:]}".encode(),
+        ),
         (b"openai-processing-ms", b"%d" % (took_s * 1000)),
         (b"x-ratchet-overhead-ms", b"%.3f" % (overhead_s * 1000)),
         *(_answering.get(key) or _remembered(key, target)),

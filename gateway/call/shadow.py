@@ -5,7 +5,7 @@ from time import perf_counter
 
 import msgspec
 
-from gateway.call.answer import is_json
+from gateway.call.answer import NoAnswer, usage_of
 from gateway.call.call import Call
 from gateway.call.worker import Worker
 from gateway.errors import RecordFailed, Unavailable
@@ -54,8 +54,10 @@ class _Mirror:
         self._worker = worker
         self._surface = call.surface
         self._ended = ended
+        invocation_id = new_id()
         self._exchange = Exchange(
-            id=new_id(),
+            id=invocation_id,
+            request_id=invocation_id.hex,
             ts=worker.now(),
             key=primary.key,
             alias=primary.alias,
@@ -94,11 +96,12 @@ class _Mirror:
         """It is whole."""
         self._release(failed=False)
         payload = b"".join(self._body)
-        if is_json(payload):
-            error_type = None if self._status == OK else ERROR
-            self._record(self._status, payload, error_type)
-        else:
+        try:
+            self._exchange.usage = usage_of(payload, self._surface)
+        except NoAnswer:
             self._record(Unavailable.status, b"null", Unavailable.code)
+        else:
+            self._record(self._status, payload, None if self._status == OK else ERROR)
 
     def failed(self, why: str) -> None:  # noqa: ARG002 - the record has a code for it
         """There is none."""
@@ -111,7 +114,6 @@ class _Mirror:
 
     def _record(self, status: int, response: bytes, error_type: str | None) -> None:
         exchange = self._exchange
-        exchange.usage = self._surface.usage(response)
         if exchange.usage is not None:
             exchange.cost = self._worker.cost(exchange.target, exchange.usage)
         self._worker.recorder.record(

@@ -74,7 +74,7 @@ class Worker:
     ) -> tuple[Leg, Hidden]:
         """Ask the target of ``exchange``; and what its client is not to see of the answer."""
         target, parsed = exchange.target, exchange.parsed
-        limit, request_id = self.limit_s(target), exchange.id.hex
+        limit, request_id = self.limit_s(target), exchange.request_id
         capture = _NOTHING
         if target.provider is None and parsed.store is not False:
             capture = self.capture.get(exchange.alias, _NOTHING)

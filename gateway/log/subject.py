@@ -5,6 +5,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 from uuid import UUID, uuid5
@@ -43,7 +44,12 @@ class SubjectKey:
 
     def of(self, tenant: str, user: str) -> str:
         """HMAC-SHA256 of the name, 32 hexadecimal digits; another tenant's is another subject."""
-        return hmac.digest(self.secret, f"{tenant}\0{user}".encode(), "sha256").hex()[:32]
+        return _subject(self.secret, tenant, user)
+
+
+@lru_cache(4096)  # an end user calls more than once
+def _subject(secret: bytes, tenant: str, user: str) -> str:
+    return hmac.digest(secret, f"{tenant}\0{user}".encode(), "sha256").hex()[:32]
 
 
 def episode_of(tenant: str, name: str) -> UUID:

@@ -115,8 +115,10 @@ def _answered(call: Invocation) -> tuple[Exchange, bytes]:
         call.episode_id, None, None, call.trace_id, None, call.subject_id, train_ok=True
     )
     adapter = call.adapter
+    invocation_id = new_id()
     exchange = Exchange(
-        id=new_id(),
+        id=invocation_id,
+        request_id=invocation_id.hex,
         ts=call.ts,
         key=Key("k", "bench", call.tenant),
         alias=call.request_model,

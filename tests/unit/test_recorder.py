@@ -27,6 +27,7 @@ def exchange(**fields: object) -> Exchange:
     id_ = new_id()
     return Exchange(
         id=id_,
+        request_id=id_.hex,
         ts=AT,
         key=Key("key_1", "k", "acme"),
         alias="m",
