@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -73,9 +74,9 @@ class Worker:
             stdout=subprocess.PIPE,
             bufsize=0,
         )
-        assert self._line() == b"ready\n"
 
     def go(self) -> "Worker":
+        self.until(b"ready\n")
         assert self.process.stdin
         self.process.stdin.write(b"go\n")
         return self
@@ -138,16 +139,18 @@ def test_in_real_time_no_more_is_let_in_than_flows_back(url: str) -> None:
 async def test_nothing_but_the_call_at_hand_is_lost_or_kept_when_workers_are_killed(
     tmp_path: Path,
 ) -> None:
-    directory, settled, kills = tmp_path / "limits", 0, 8
+    directory, settled, kills = tmp_path / "limits", 0, 6
     chance = random.Random(7)
-    spenders = [Worker(FIXED, SPEND, directory).go() for _ in range(2)]
-    for _ in range(kills - 2):
+    spenders = [Worker(FIXED, SPEND, directory) for _ in range(kills)]
+    for spender in spenders[:2]:
+        spender.go()
+    for spender, later in zip_longest(spenders, spenders[2:]):
         # At any instruction: how far it has come is told by nothing but this.
-        assert spenders[0].process.stdout
-        settled += len(spenders[0].process.stdout.read(chance.randrange(1, 2000)))
-        settled += len(spenders[0].kill())
-        spenders = [spenders[1], Worker(FIXED, SPEND, directory).go()]
-    settled += sum(len(spender.kill()) for spender in spenders)
+        assert spender.process.stdout
+        settled += len(spender.process.stdout.read(chance.randrange(1, 2000)))
+        settled += len(spender.kill())
+        if later:
+            later.go()
 
     limiter = SharedLimits(directory, now=lambda: START)
     budgets = (Budget(Window.DAY, tokens=10**12), Budget(Window.TOTAL, money=10**6))
