@@ -85,7 +85,7 @@ class Door:
         What runs may finish until the drain time is over; then it is cut.
         """
         if not self.draining:
-            self.draining = True
+            self.draining = self._state.draining = True
             self.limits[Phase.IDLE] = 0.0
             self._loop.call_later(self._drain_s, self._cut)
 
