@@ -1,5 +1,6 @@
 """A gateway worker as its own process, in front of an in-process fake vLLM."""
 
+import asyncio
 import json
 import os
 import signal
@@ -7,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,14 @@ from serving.registry import EngineReport, EngineState, Registry
 from tests.fakes.vllm import FakeVllm
 
 ALIAS = "helpdesk"
+
+
+def pytest_asyncio_loop_factories(
+    item: pytest.Function,
+) -> "dict[str, Callable[[], asyncio.AbstractEventLoop]]":
+    """A module's tests run on each of its ``LOOPS``; on asyncio's own where it names none."""
+    return getattr(item.module, "LOOPS", {"asyncio": asyncio.new_event_loop})
+
 LEARNER = f"""
 data: .
 models: [{{alias: {ALIAS}, base: Qwen/Qwen3-4B}}]
