@@ -18,7 +18,13 @@ from pydantic_settings import SettingsError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from gateway.app import create_app
-from gateway.errors import CostMapInvalid, KeyUnavailable, LimitsUnusable, SpoolError
+from gateway.errors import (
+    CostMapInvalid,
+    GuardUnusable,
+    KeyUnavailable,
+    LimitsUnusable,
+    SpoolError,
+)
 from gateway.http.door import Door
 from gateway.http.server import HotProtocol
 from gateway.log.cipher import Keyring
@@ -27,6 +33,7 @@ from gateway.settings import GatewaySettings
 
 UNUSABLE = (
     CostMapInvalid,
+    GuardUnusable,
     LimitsUnusable,
     SpoolError,
     SQLAlchemyError,

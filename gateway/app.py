@@ -24,10 +24,10 @@ from gateway.api import (
     scores,
 )
 from gateway.call import Calls, Worker
-from gateway.call._interim import Guards
 from gateway.capacity import Capacity
 from gateway.cors import Cors
 from gateway.fleet import Fleet
+from gateway.guards import Guards
 from gateway.http.asgi import Mounted
 from gateway.http.client import Pool
 from gateway.limits import open_limits
@@ -100,6 +100,8 @@ async def _worker(
         stack.push_async_callback(limiter.close)
         providers = Providers(settings.models, os.environ)
         stack.push_async_callback(providers.close)
+        guards = Guards(settings.models, os.environ)
+        stack.push_async_callback(guards.close)
         pool = Pool(connections=settings.upstream_connections)
         stack.callback(pool.close)
         calls = Calls(
@@ -110,7 +112,7 @@ async def _worker(
                 providers=providers,
                 capacity=capacity,
                 limiter=limiter,
-                guards=Guards(settings.models),
+                guards=guards,
                 prices=Prices(settings.models, settings.cost_map),
                 recorder=recorder,
                 telemetry=telemetry,

@@ -26,12 +26,19 @@ StoreError                   the log's DuckDB file could not be opened or read
 ├── StoreFull                its disk is full down to the reserve; the spool waits
 └── BadQuery                 not a single SELECT, or one that DuckDB refuses
 LimitsUnusable               keys' use cannot be counted where the settings say
+GuardUnusable                a guard cannot be asked as it is configured
 CipherError                  encrypted data that the key does not open
 KeyUnavailable               the encryption key is not to be had, or is no key
 CostMapInvalid               the file with models' prices cannot be read
 ImportFailed                 a file to import is not what it should be
 BadRow                       one row of it is not; the others are imported
 """
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.log.record import Verdict
 
 
 class GatewayError(Exception):
@@ -121,11 +128,20 @@ class Conflict(GatewayError):
 
 
 class GuardBlocked(GatewayError):
-    """A guard refused the request, or the answer to it."""
+    """A guard refused the request, or the answer to it.
+
+    ``verdicts`` are all of its stage up to it; ``body`` is what it looked at: what guards before
+    it took out is not in there.
+    """
 
     status = 400
     type = "invalid_request_error"
     code = "content_filter"
+
+    def __init__(self, message: str, *, verdicts: "Sequence[Verdict]", body: bytes) -> None:
+        super().__init__(message)
+        self.verdicts = verdicts
+        self.body = body
 
 
 class RateLimited(GatewayError):
@@ -218,6 +234,10 @@ class BadQuery(StoreError):
 
 class LimitsUnusable(Exception):
     """Keys' use cannot be counted there: no permission, another version's file, a bad URL."""
+
+
+class GuardUnusable(Exception):
+    """A header names a variable that is not set, a file is no guard, or there is no sandbox."""
 
 
 class CipherError(ValueError):

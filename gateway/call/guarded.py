@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 
 import msgspec
 
 from gateway.call.call import Call
-from gateway.errors import GatewayError, GuardBlocked
+from gateway.errors import GatewayError, GuardBlocked, InvalidRequest
 from gateway.limits import Ticket
 from gateway.log.assemble import completion
+from gateway.log.record import Verdict
+from gateway.routing import Target
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,17 @@ class GuardedCall(Call):
         self._whole = b"null"
         self._then(self._before())
 
+    def give_up(self) -> None:
+        """The worker ends, and does not wait for guards."""
+        if not self._task.done():
+            self._task.cancel()
+            self._over = False
+        super().give_up()
+
+    def _ask(self, target: Target) -> None:
+        self._held.clear()
+        super()._ask(target)
+
     def _relay(self, out: bytes) -> None:
         self._held.append(out)
 
@@ -46,29 +59,70 @@ class GuardedCall(Call):
 
     async def _before(self) -> None:
         exchange = self.exchange
-        checked = await self._worker.guards.check_request(
-            exchange.alias, exchange.key.tenant, exchange.body
-        )
-        exchange.verdicts += checked.verdicts
-        if checked.body != exchange.body:
+        try:
+            checked = await self._worker.guards.check_request(
+                exchange.alias, exchange.key.tenant, exchange.body, fits=self._is_same_request
+            )
+        except GuardBlocked as blocked:
+            exchange.body = blocked.body
+            raise
+        self._said(checked.verdicts)
+        if checked.body is not exchange.body:
             exchange.body = checked.body
             exchange.parsed = self.surface.parse(checked.body)
         super().start(self._ticket)
 
     async def _after(self, answer: bytes) -> None:
         exchange = self.exchange
-        checked = await self._worker.guards.check_answer(
-            exchange.alias, exchange.key.tenant, exchange.body, answer
-        )
-        exchange.verdicts += checked.verdicts
+        try:
+            checked = await self._worker.guards.check_answer(
+                exchange.alias,
+                exchange.key.tenant,
+                exchange.body,
+                answer,
+                fits=self._can_be_told,
+            )
+        except GuardBlocked as blocked:
+            self._keep(answer, blocked.body)
+            raise
+        self._said(checked.verdicts)
+        self._keep(answer, checked.body)
         if not self._streams:
             super()._answered(checked.body)
-        elif checked.body == answer:
+        elif checked.body is answer:
             super()._streamed(b"".join(self._held))
         else:
-            events = self.surface.stream(checked.body)
-            exchange.pieces = [events]
+            events = b"".join(exchange.pieces)
             super()._streamed(self.surface.events(self._hidden).feed(events))
+
+    def _keep(self, answer: bytes, checked: bytes) -> None:
+        """What the log gets of an answer: without what guards took out."""
+        if not self._streams:
+            self._whole = checked
+        elif checked is not answer:
+            self.exchange.pieces = [self.surface.stream(checked)]
+
+    def _said(self, verdicts: Sequence[Verdict]) -> None:
+        """Reasons may quote the bodies, so they are kept where bodies are."""
+        if self.exchange.parsed.store is False:
+            verdicts = [msgspec.structs.replace(one, reason=None) for one in verdicts]
+        self.exchange.verdicts = [*self.exchange.verdicts, *verdicts]
+
+    def _is_same_request(self, body: bytes) -> None:
+        """Whether it can be asked instead: words may change, not what is done with them."""
+        old, new = self.exchange.parsed, self.surface.parse(body)
+        for name in ("model", "stream", "n", "store", "metadata"):
+            if getattr(old, name) != getattr(new, name):
+                raise InvalidRequest(f"a guard cannot change {name}")
+
+    def _can_be_told(self, answer: bytes) -> None:
+        """Whether its client can be given it instead."""
+        if not self._streams:
+            return
+        try:
+            self.surface.stream(answer)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InvalidRequest("it cannot be told as a stream") from error
 
     def _then(self, step: Coroutine[None, None, None]) -> None:
         self._task = asyncio.create_task(self._guarded(step))
@@ -77,7 +131,7 @@ class GuardedCall(Call):
         try:
             await step
         except GuardBlocked as blocked:
-            self.exchange.verdicts += blocked.verdicts
+            self._said(blocked.verdicts)
             self._refuse(blocked, response=self._whole)
         except GatewayError as error:
             self._refuse(error)

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from gateway.call._interim import Guards
 from gateway.capacity import Capacity
 from gateway.cors import Cors
 from gateway.fleet import Fleet
+from gateway.guards import Guards
 from gateway.http.client import Pool
 from gateway.http.exchange import Headers, Leg, Listener
 from gateway.limits import Limiter
