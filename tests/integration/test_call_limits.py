@@ -53,13 +53,13 @@ async def test_a_budget_of_money_is_spent_by_what_answers_cost(gateway: Gateway)
     key = headers(gateway, budgets=(Budget(Window.TOTAL, money=60.0),))
     body = gateway.body("hi", max_tokens=1)
 
-    answers = [await gateway.post(PATH, body, **key) for _ in range(4)]
+    answers = [await gateway.post(PATH, body, **key) for _ in range(8)]
 
-    # 5 tokens read at 1 each, 2 written at 2 each.
-    (cost,) = {record.cost for record in gateway.spooled()}
-    assert cost == 5 + 2 * 2
-    assert answers[0].status_code == 200
-    assert answers[-1].status_code == 429
+    # 5 tokens read at 1 each, 2 written at 2 each; some 20 are held while a call is under way.
+    assert {record.cost for record in gateway.spooled()} == {5 + 2 * 2}
+    statuses = [answer.status_code for answer in answers]
+    assert statuses == sorted(statuses)
+    assert 3 <= statuses.count(200) <= 60 / 9
 
 
 async def test_what_came_to_nothing_costs_nothing(gateway: Gateway) -> None:

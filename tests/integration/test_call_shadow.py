@@ -54,7 +54,7 @@ async def test_a_mirrored_call_is_answered_by_one_and_logged_of_both(
     assert (second.task, second.engine, second.status) == ("greeting", "e1", 200)
     assert (second.episode_id, second.propensity) == (first.episode_id, None)
     assert json.loads(bytes(second.response))["model"] == "other"
-    assert spare.asked[0].get("stream") is None
+    assert not spare.asked[0].get("stream")
 
 
 async def test_a_shadow_that_never_answers_holds_nobody_up(
