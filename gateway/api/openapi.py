@@ -90,7 +90,7 @@ def _surface(surface: Surface) -> dict[str, Any]:
     answer, summary = _SUMMARIES[surface.path]
     content: dict[str, Any] = {JSON: {"schema": ref(answer)}}
     if "stream" in surface.fields.passed:
-        content["text/event-stream"] = {"schema": TEXT}
+        content["text/event-stream"] = {"schema": ref("Event")}
     return {
         "operationId": f"post{surface.path}".replace("/", "_"),
         "tags": ["inference"],

@@ -65,6 +65,23 @@ _PAGE = (
 )
 _ORDERED = (*_PAGE, query("order", {"enum": ["asc", "desc"], "default": "asc"}))
 _COMPLETION = "/v1/chat/completions/{completion_id}"
+_SECONDS: Schema = {"type": "integer", "minimum": 0, "maximum": 253_402_300_799}
+_GROUPS = ("api_key_id", "model", "adapter", "arm", "task", "operation", "user_id")
+_GROUPED: Schema = {"type": "array", "items": {"enum": _GROUPS}}
+_USAGE: Mapping[str, Any] = {
+    "tag": "usage",
+    "summary": "What calls took: your key's own, or with an admin's your tenant's",
+    "answer": ref("Usage"),
+    "parameters": (
+        query("start_time", _SECONDS, "Seconds since 1970; where left out, a page ends now."),
+        query("end_time", _SECONDS, "Exclusive; now where left out."),
+        query("bucket_width", {"enum": ["1m", "1h", "1d"], "default": "1d"}),
+        query("group_by", _GROUPED),
+        query("group_by[]", _GROUPED, "The same, as OpenAI's clients spell it."),
+        query("limit", {"type": "integer", "minimum": 1, "maximum": 1440}, "Buckets in a page."),
+        query("page", TEXT, "The `next_page` of the page before."),
+    ),
+}
 _FEEDBACK: Mapping[str, Any] = {
     "tag": "feedback",
     "summary": "Say how good an answer or an episode was",
@@ -192,6 +209,8 @@ OPERATIONS: Sequence[Operation] = (
         _FOUND,
         "admin",
     ),
+    Operation(method="get", path="/v1/usage", **_USAGE),
+    Operation(method="get", path="/v1/organization/usage/completions", **_USAGE),
     Operation("get", "/health/live", "health", "Whether it runs", ref("Live"), (), None),
     Operation(
         "get",

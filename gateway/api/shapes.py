@@ -71,6 +71,12 @@ SCHEMAS: Mapping[str, Schema] = {
             message=TEXT,
         ),
     ),
+    "Event": {
+        "type": "object",
+        "description": "One server-sent event. Its data are JSON, or the word [DONE].",
+        "required": ["data"],
+        "properties": {"event": TEXT, "data": TEXT},
+    },
     "ChatCompletion": thing(
         id=TEXT,
         object=one_of("chat.completion"),
@@ -160,6 +166,36 @@ SCHEMAS: Mapping[str, Schema] = {
         feedback=COUNT,
         datasets=many({"type": "object"}),
         adapters=many(thing(alias=TEXT, version=COUNT, served_name=TEXT, stage=TEXT)),
+    ),
+    "Usage": thing(
+        object=one_of("page"),
+        data=many(
+            thing(
+                object=one_of("bucket"),
+                start_time=COUNT,
+                end_time=COUNT,
+                results=many(
+                    thing(
+                        object=one_of("organization.usage.completions.result"),
+                        api_key_id=MAYBE_TEXT,
+                        model=MAYBE_TEXT,
+                        adapter=MAYBE_TEXT,
+                        arm=MAYBE_TEXT,
+                        task=MAYBE_TEXT,
+                        operation=MAYBE_TEXT,
+                        user_id=MAYBE_TEXT,
+                        input_tokens=COUNT,
+                        output_tokens=COUNT,
+                        input_cached_tokens=COUNT,
+                        output_reasoning_tokens=COUNT,
+                        num_model_requests=COUNT,
+                        cost={"type": ["number", "null"], "minimum": 0},
+                    )
+                ),
+            )
+        ),
+        has_more=TRUTH,
+        next_page=MAYBE_TEXT,
     ),
     "FeedbackTaken": thing(feedback_id={"type": "string", "format": "uuid"}),
     "PortkeyFeedbackTaken": thing(status=one_of("success"), message=TEXT, feedback_ids=many(TEXT)),

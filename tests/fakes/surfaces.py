@@ -107,15 +107,9 @@ def responses(body: Json, call: str) -> Answer:
         return named({"type": kind, "sequence_number": next(numbers)} | fields)
 
     at = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
-    deltas = [told("response.output_text.delta", delta=word, **at) for word in words]
-    return Answer(
-        whole,
-        [
-            told("response.created", response=begun),
-            *deltas,
-            told("response.completed", response=whole),
-        ],
-    )
+    events = [told("response.created", response=begun)]
+    events += [told("response.output_text.delta", delta=word, **at) for word in words]
+    return Answer(whole, [*events, told("response.completed", response=whole)])
 
 
 def messages(body: Json, call: str) -> Answer:
@@ -123,7 +117,7 @@ def messages(body: Json, call: str) -> Answer:
     words = [f"{body['model']}: ", _last(body["messages"])]
     head = {"id": f"chatcmpl-{call}", "type": "message", "role": "assistant"}
     head |= {"model": body["model"]}
-    began = {"content": [], "stop_reason": None}
+    began: Json = {"content": [], "stop_reason": None}
     began |= {"usage": {"input_tokens": PROMPT_TOKENS, "output_tokens": 0}}
     spent = {"input_tokens": PROMPT_TOKENS, "output_tokens": 2}
     content = [{"type": "text", "text": "".join(words)}]
