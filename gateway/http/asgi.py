@@ -8,9 +8,9 @@ from contextlib import suppress
 
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.api.envelope import encoded
 from gateway.errors import TooLarge
 from gateway.http.exchange import Accept, Handler, Headers, Request
+from gateway.surface.envelope import encoded
 
 MAX_WAITING = 64 << 10
 """Bytes that wait to be sent before the call hears that its client is slow."""

@@ -19,7 +19,6 @@ _NOT_HERE = frozenset(
     {
         b"expect",
         b"http2-settings",
-        b"origin",  # a browser's request: CORS is the ordinary server's
         b"proxy-connection",
         b"te",
         b"trailer",

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from gateway.api.envelope import encoded
 from gateway.errors import GatewayError
 from gateway.http.exchange import Headers
+from gateway.surface.envelope import encoded
 
 if TYPE_CHECKING:
     from gateway.http.server import HotProtocol

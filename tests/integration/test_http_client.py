@@ -445,8 +445,11 @@ async def test_a_hang_up_before_the_connection_fails_at_once(pool: Pool) -> None
         post(pool, url, heard).hang_up()
         assert heard.ended == 0
         await heard.over()
+        while not engine.connections:  # it is made all the same, for the next who asks
+            await asyncio.sleep(0)
 
     assert (heard.why, heard.ended) == ("the client hung up", 1)
+    assert engine.requests == []
 
 
 async def test_a_paused_leg_holds_its_engine_back(pool: Pool) -> None:
