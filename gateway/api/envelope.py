@@ -9,14 +9,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from gateway.errors import GatewayError, StateUnavailable
-from gateway.surface.envelope import encoded, envelope, headers_of, refused
+from gateway.surface.envelope import envelope, headers_of
 
 logger = logging.getLogger(__name__)
-
-
-def refusal(payload: bytes) -> bytes:
-    """vLLM's own 4xx in OpenAI's terms."""
-    return encoded(refused(payload))
 
 
 def install(app: FastAPI) -> None:
