@@ -98,6 +98,7 @@ async def _worker(
         )
         limiter = open_limits(settings.limits, worker=settings.worker)
         stack.push_async_callback(limiter.close)
+        state.tell(limiter.keep)
         providers = Providers(settings.models, os.environ)
         stack.push_async_callback(providers.close)
         guards = Guards(settings.models, os.environ)

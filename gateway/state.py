@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Self
 
@@ -44,6 +44,8 @@ class State:
         """Whether somebody keeps this fresh."""
         self.snapshot: RoutingSnapshot
         self._book: KeyBook
+        self._key_ids: frozenset[str] = frozenset()
+        self._keep: Callable[[Collection[str]], None] | None = None
         self.refresh()
 
     @classmethod
@@ -76,9 +78,14 @@ class State:
         """Read everything anew."""
         version = self._registry.data_version()
         self.snapshot = self._registry.snapshot(now=self._now())
-        self._book = KeyBook(self.keys.active(), now=self._now)
+        self._read_keys()
         self._version = version
         self._refreshed = self._looked = time.monotonic()
+
+    def tell(self, keep: Callable[[Collection[str]], None]) -> None:
+        """Tell ``keep`` the ids of all keys there are, now and whenever they are others."""
+        self._keep = keep
+        keep(self._key_ids)
 
     async def follow(self, *, poll_s: float, refresh_s: float) -> None:
         """Keep fresh, forever. While the database cannot be read, the last snapshot stands."""
@@ -100,6 +107,13 @@ class State:
         """Let go of the database."""
         self._registry.close()
         self._database.dispose()
+
+    def _read_keys(self) -> None:
+        keys = self.keys.active()
+        self._book = KeyBook(keys, now=self._now)
+        known, self._key_ids = self._key_ids, frozenset(key.id for key in keys.values())
+        if self._keep is not None and self._key_ids != known:
+            self._keep(self._key_ids)
 
     def _caught_up(self) -> bool:
         """Whether there was something new to know."""

@@ -1,16 +1,21 @@
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from gateway.errors import Unauthorized
-from gateway.keys import KeyStore
+from gateway.keys import KeyStore, Limits
+from gateway.limits import SharedLimits
+from gateway.limits.window import DAY
 from gateway.state import State
 from serving.database import open_database
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
+SLOTS = 64
+"""Of a new table."""
 
 
 @pytest.fixture
@@ -72,3 +77,27 @@ async def test_a_revoked_key_stops_opening_at_the_next_poll(state: State, keys: 
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
     assert not state.following
+
+
+async def test_slots_of_revoked_keys_are_taken_over(
+    state: State, keys: KeyStore, tmp_path: Path
+) -> None:
+    clock = count(0, 2 * DAY)
+    limits = SharedLimits(tmp_path / "limits", now=lambda: next(clock))
+    state.tell(limits.keep)
+    table = tmp_path / "limits" / "table"
+    size = table.stat().st_size
+
+    for name in ("first", "second", "third"):
+        made = [
+            keys.create(name, tenant="acme", at=AT, limits=Limits(requests_per_minute=1))
+            for _ in range(SLOTS)
+        ]
+        state.refresh()
+        for key, _ in made:
+            limits.admit(key, tokens=0, cost=0.0).settle(0, 0.0)
+            keys.revoke(key.id, at=AT)
+        state.refresh()
+
+    assert table.stat().st_size == size
+    await limits.close()
