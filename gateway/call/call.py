@@ -4,6 +4,7 @@ Who answers is planned once; the request is forwarded; the answer is recorded; o
 client gets its last byte.
 """
 
+import logging
 from collections.abc import Callable
 from time import perf_counter
 
@@ -18,6 +19,8 @@ from gateway.recorder import Exchange
 from gateway.routing import Plan, Target
 from gateway.surface import Surface
 from gateway.telemetry import Trace
+
+logger = logging.getLogger(__name__)
 
 CLIENT_CLOSED_REQUEST = 499
 """What the record says, as nginx does, when the client left before any answer began."""
@@ -135,6 +138,8 @@ class Call:
         if self._events.ended:
             self._answered_at = perf_counter()
             self._engine_free()
+            if self._leg is not None:
+                self._leg.resume()  # for the connection's sake: what is left is framing
             self._streamed(out)
         elif out:
             self._relay(out)
@@ -180,7 +185,17 @@ class Call:
         self._asking = True
         worker.fleet.begin(target.engine_id)
         self._tried_at = perf_counter()
-        self._leg, self._hidden = worker.post(self.surface, exchange, self.trace.headers, self)
+        try:
+            self._leg, self._hidden = worker.post(self.surface, exchange, self.trace.headers, self)
+        except GatewayError as error:
+            self._engine_free()
+            self._refuse(error)
+            return
+        except ValueError:
+            logger.exception("%s cannot be asked at %s", target.engine_id, target.url)
+            self._engine_free(failed=True)
+            self._trouble(self._unavailable("cannot be asked"))
+            return
         if exchange.parsed.stream:
             self._events = self.surface.events(self._hidden)
 
@@ -239,6 +254,7 @@ class Call:
             and self._worker.fleet.may_retry()
         ):
             self.exchange.pieces = []
+            self.exchange.first_chunk = None
             self._ask(targets[self.attempts])
         else:
             self._refuse(error)
@@ -309,12 +325,11 @@ class Call:
 
     def _headers(self, *, streams: bool = False) -> Headers:
         exchange = self.exchange
-        took_s = perf_counter() - exchange.started
         lines = headers.of_answer(
             exchange.target,
             exchange.request_id,
-            took_s=took_s,
-            overhead_s=took_s - (self._answered_at - self._asked_at),
+            took_s=perf_counter() - exchange.started,
+            overhead_s=self._asked_at - exchange.started if streams else self.overhead_s,
             streams=streams,
         )
         lines += self._ticket.headers
