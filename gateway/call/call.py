@@ -5,87 +5,31 @@ client gets its last byte.
 """
 
 import logging
-from collections.abc import Callable
 from time import perf_counter
 
-from gateway.call import headers
 from gateway.call.answer import NoAnswer, usage_of
-from gateway.call.worker import Worker
-from gateway.errors import GatewayError, RecordFailed, TimedOut, Unavailable
-from gateway.http.exchange import Front, Headers, Leg
+from gateway.call.answering import Answering
+from gateway.errors import GatewayError, TimedOut, Unavailable
 from gateway.limits import Ticket
-from gateway.log.record import Invocation
-from gateway.recorder import Exchange
-from gateway.routing import Plan, Target
-from gateway.surface import Surface
-from gateway.telemetry import Trace
+from gateway.routing import Target
 
 logger = logging.getLogger(__name__)
 
-CLIENT_CLOSED_REQUEST = 499
-"""What the record says, as nginx does, when the client left before any answer began."""
-CLIENT_GONE = "client_disconnect"
 FALLBACK = "fallback"
 CLOCKS_S = 0.01
 """How far the clocks may differ that say what was late."""
 
-Ended = Callable[["Call", Invocation | None], None]
-"""What becomes of a call that is over; it has no record when no engine was asked."""
 
+class Call(Answering):
+    """The handler of its client, and the listener to one engine after the other."""
 
-class Call:
-    """The handler of its client, and the listener to one engine after the other.
-
-    ``_begun`` once the client has its first byte, ``_gone`` once it hung up, ``_over`` once
-    nothing more is awaited of the engine and the record is being written.
-    """
-
-    __slots__ = (
-        "_answered_at", "_asked_at", "_asking", "_begun", "_body", "_ended", "_error", "_events",
-        "_front", "_gone", "_heard", "_hidden", "_last", "_leg", "_over", "_status", "_streams",
-        "_ticket", "_tried_at", "_worker", "allowed", "attempts", "exchange", "plan", "surface",
-        "trace",
-    )  # fmt: skip
-
-    def __init__(  # noqa: PLR0913 - what was found out before
-        self,
-        worker: Worker,
-        front: Front,
-        surface: Surface,
-        *,
-        exchange: Exchange,
-        plan: Plan,
-        trace: Trace,
-        allowed: Headers,
-        ended: Ended,
-    ) -> None:
-        self.exchange = exchange
-        self.plan = plan
-        self.surface = surface
-        self.trace = trace
-        self.allowed = allowed
-        """Headers for the page that asked, if it may read the answer."""
-        self.attempts = 0
-        self._worker = worker
-        self._front = front
-        self._ticket: Ticket
-        self._ended = ended
-        self._leg: Leg | None = None
-        self._status = 0
-        self._asking = self._heard = self._streams = False
-        self._begun = self._gone = self._over = False
-        self._body: list[bytes] = []
-        self._asked_at = self._tried_at = self._answered_at = exchange.started
-        self._last = b""
-        self._error: GatewayError | None = None
-
-    @property
-    def overhead_s(self) -> float:
-        """What the gateway took: until the engine was asked, and since it answered."""
-        return self._asked_at - self.exchange.started + perf_counter() - self._answered_at
+    __slots__ = ()
 
     def start(self, ticket: Ticket) -> None:
         """Ask the first of the plan's targets, for a client that was let in."""
+        if self._over:
+            ticket.cancel()
+            return
         self._ticket = ticket
         if self._gone:
             ticket.cancel()
@@ -216,11 +160,6 @@ class Call:
         if self._front.clogged and self._leg is not None:
             self._leg.pause()
 
-    def _begin(self) -> None:
-        if not self._begun:
-            self._begun = True
-            self._front.begin(200, self._headers(streams=True))
-
     def _streamed(self, out: bytes) -> None:
         """The stream is whole; ``out`` are its last events."""
         self._close(200, out)
@@ -258,80 +197,3 @@ class Call:
             self._ask(targets[self.attempts])
         else:
             self._refuse(error)
-
-    def _refuse(self, error: GatewayError, *, response: bytes = b"null") -> None:
-        self._error = error
-        status = 200 if self._begun else error.status
-        self._close(status, b"", response=response, error_type=error.code or error.type)
-
-    def _close(
-        self,
-        status: int,
-        last: bytes,
-        *,
-        response: bytes = b"null",
-        error_type: str | None = None,
-    ) -> None:
-        """Settle and record; then the client gets its last bytes."""
-        self._over = True
-        self._status = status
-        self._last = last
-        if self._gone:
-            status = 200 if self._begun else CLIENT_CLOSED_REQUEST
-            error_type = CLIENT_GONE
-        if self._streams:
-            self.exchange.usage = self._events.usage
-        self._settle()
-        worker = self._worker
-        worker.recorder.record(
-            self.exchange,
-            self._recorded,
-            status=status,
-            response=response,
-            error_type=error_type,
-            cut=self._gone,
-            alone=worker.capacity.running <= 1,
-        )
-
-    def _settle(self) -> None:
-        """Replace what was reserved by what the answer took."""
-        exchange, usage = self.exchange, self.exchange.usage
-        if usage is None:
-            self._ticket.cancel()
-            return
-        read, written = usage.prompt_tokens or 0, usage.completion_tokens or 0
-        exchange.cost = self._worker.cost(exchange.target, usage)
-        self._ticket.settle(read + written, exchange.cost or 0.0)
-
-    def _recorded(self, record: Invocation, refused: RecordFailed | None) -> None:
-        self._error = refused or self._error
-        if not self._gone:
-            self._finish()
-        self._ended(self, record)
-
-    def _finish(self) -> None:
-        """The last bytes."""
-        error = self._error
-        if self._begun:
-            self._front.end(self._last if error is None else self.surface.error_event(error))
-        elif error is not None:
-            lines = [*self._headers(), *headers.of_error(error)]
-            self._front.answer(error.status, lines, self.surface.error(error))
-        elif self._streams:
-            self._begin()
-            self._front.end(self._last)
-        else:
-            self._front.answer(self._status, self._headers(), self._last)
-
-    def _headers(self, *, streams: bool = False) -> Headers:
-        exchange = self.exchange
-        lines = headers.of_answer(
-            exchange.target,
-            exchange.request_id,
-            took_s=perf_counter() - exchange.started,
-            overhead_s=self._asked_at - exchange.started if streams else self.overhead_s,
-            streams=streams,
-        )
-        lines += self._ticket.headers
-        lines += self.allowed
-        return lines

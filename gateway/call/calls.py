@@ -7,6 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from gateway.call import headers
+from gateway.call.answering import Answering
 from gateway.call.call import Call
 from gateway.call.guarded import GuardedCall
 from gateway.call.shadow import Mirrors
@@ -172,7 +173,7 @@ class Calls:
             self._turn_away(error, call.surface, front, call.allowed)
             self._ended(call, None)
 
-    def _ended(self, call: Call, record: Invocation | None) -> None:
+    def _ended(self, call: Answering, record: Invocation | None) -> None:
         worker, exchange = self._worker, call.exchange
         self._running.discard(call)
         if self._closing is not None and not self._running:

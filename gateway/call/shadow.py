@@ -6,7 +6,7 @@ from time import perf_counter
 import msgspec
 
 from gateway.call.answer import NoAnswer, usage_of
-from gateway.call.call import Call
+from gateway.call.answering import Answering
 from gateway.call.worker import Worker
 from gateway.errors import RecordFailed, Unavailable
 from gateway.http.exchange import Leg
@@ -30,7 +30,7 @@ class Mirrors:
         self._worker = worker
         self._running: set[_Mirror] = set()
 
-    def show(self, call: Call, target: Target) -> None:
+    def show(self, call: Answering, target: Target) -> None:
         """Mirror an answered call, unless the worker has enough to do."""
         capacity = self._worker.capacity
         if len(self._running) < MOST and capacity.running * 2 <= capacity.limit:
@@ -48,7 +48,7 @@ class _Mirror:
     """The listener to the engine that answers one mirrored call."""
 
     def __init__(
-        self, worker: Worker, call: Call, target: Target, ended: Callable[["_Mirror"], None]
+        self, worker: Worker, call: Answering, target: Target, ended: Callable[["_Mirror"], None]
     ) -> None:
         primary = call.exchange
         self._worker = worker
