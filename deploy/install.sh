@@ -18,6 +18,11 @@ command -v "$python" >/dev/null || die "no $python; install Python 3.11 or newer
     die "this Python has no venv; on Debian: apt-get install -y python3-venv"
 command -v cc >/dev/null || command -v gcc >/dev/null ||
     die "no C compiler; on Debian: apt-get install -y gcc"
+# Only guards in Python need it; whoever has none can do without.
+command -v bwrap >/dev/null || {
+    [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null &&
+        apt-get install -y -q bubblewrap >/dev/null 2>&1
+} || say "no bubblewrap, which guards in Python need; on Debian: apt-get install -y bubblewrap"
 free_kb=$(df -Pk . | awk 'NR == 2 {print $4}')
 [ "$free_kb" -gt 6000000 ] || die "the environment takes 4 GB and $((free_kb / 1000000)) GB are free"
 

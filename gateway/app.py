@@ -103,6 +103,7 @@ async def _worker(
         stack.push_async_callback(providers.close)
         guards = Guards(settings.models, os.environ)
         stack.push_async_callback(guards.close)
+        await guards.start()
         pool = Pool(connections=settings.upstream_connections)
         stack.callback(pool.close)
         calls = Calls(

@@ -27,6 +27,9 @@ StoreError                   the log's DuckDB file could not be opened or read
 └── BadQuery                 not a single SELECT, or one that DuckDB refuses
 LimitsUnusable               keys' use cannot be counted where the settings say
 GuardUnusable                a guard cannot be asked as it is configured
+SandboxUnusable              this machine cannot sandbox code
+CodeInvalid                  a file to be sandboxed does not load
+CallFailed                   sandboxed code gave no answer
 CipherError                  encrypted data that the key does not open
 KeyUnavailable               the encryption key is not to be had, or is no key
 CostMapInvalid               the file with models' prices cannot be read
@@ -238,6 +241,21 @@ class LimitsUnusable(Exception):
 
 class GuardUnusable(Exception):
     """A header names a variable that is not set, a file is no guard, or there is no sandbox."""
+
+
+class SandboxUnusable(Exception):
+    """This machine cannot sandbox code; the message says what to do about it."""
+
+
+class CodeInvalid(Exception):
+    """A file to be sandboxed does not load. The message starts with the file and the line."""
+
+
+class CallFailed(Exception):
+    """Sandboxed code raised, was too slow or too big, or died: its fault, and it stays outside.
+
+    The message quotes nothing of what it was given.
+    """
 
 
 class CipherError(ValueError):

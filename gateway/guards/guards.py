@@ -11,6 +11,7 @@ from gateway import model
 from gateway.errors import GatewayError, GuardBlocked
 from gateway.guards.ask import Asked, GuardFailed
 from gateway.guards.http import Endpoint, Endpoints
+from gateway.guards.python import Files, Function
 from gateway.guards.verdict import Malformed, Stage, read
 from gateway.log.record import Verdict
 
@@ -57,6 +58,7 @@ class Guards:
 
     def __init__(self, models: Mapping[str, model.ModelOptions], env: Mapping[str, str]) -> None:
         self._endpoints = Endpoints()
+        self._files = Files()
         self._failing: set[str] = set()
         self._watches = {
             alias: _Watch(
@@ -66,6 +68,10 @@ class Guards:
             for alias, options in models.items()
             if options.guards.before or options.guards.after
         }
+
+    async def start(self) -> None:
+        """Load what is code. Raises GuardUnusable, which names the file and the line."""
+        await self._files.start()
 
     def watches(self, alias: str) -> bool:
         """Whether anybody looks at the calls of this alias."""
@@ -95,6 +101,7 @@ class Guards:
     async def close(self) -> None:
         """Let go of what they are asked over."""
         await self._endpoints.close()
+        await self._files.close()
 
     async def _check(
         self,
@@ -140,9 +147,12 @@ class Guards:
 
     def _made(self, guards: tuple[model.Guard, ...], env: Mapping[str, str]) -> Iterator[_Guard]:
         for guard in guards:
+            asked: Asked
             if isinstance(guard, model.HttpGuard):
                 asked = Endpoint(guard, self._endpoints, env)
-                yield _Guard(guard.name, guard.on_error, asked)
+            else:
+                asked = Function(guard, self._files)
+            yield _Guard(guard.name, guard.on_error, asked)
 
 
 def _told(verdict: Verdict) -> str:

@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 import psutil
 
+from gateway.sandbox import INSTALL, lacking
+
 MIN_MEMORY_GB = 8
 MIN_DISK_GB = 8
 
@@ -83,6 +85,11 @@ def _compiler() -> Finding:
     return Finding("C compiler", found is not None, found or "none", fix)
 
 
+def _sandbox() -> Finding:
+    missing = lacking()
+    return Finding("sandbox for guards in Python", missing is None, missing or "works", INSTALL)
+
+
 def _memory() -> Finding:
     total = psutil.virtual_memory().total / 2**30
     fix = "two engines and a trainer of the demo need about 8 GB"
@@ -116,6 +123,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     _engine,
     _torchvision,
     _compiler,
+    _sandbox,
     _memory,
     _disk,
 )

@@ -16,6 +16,8 @@ from typing import Self
 
 import aiohttp
 
+from gateway.errors import GuardUnusable
+from gateway.guards import Guards
 from gateway.keys import EVERYTHING, KeyStore
 from gateway.log.spool import Durability
 from gateway.model import ModelOptions
@@ -71,6 +73,7 @@ class House:
         async with AsyncExitStack() as stack:
             stack.enter_context(_only_one(self.config.data / "run" / "up.lock"))
             await asyncio.to_thread(self._prepare)
+            await _check_guards(self.config)
             for command in self._commands():
                 supervisor = Supervisor(command, grace_s=GRACE_S, notify=self._notify)
                 await stack.enter_async_context(supervisor)
@@ -252,6 +255,18 @@ def _check_providers(config: RatchetConfig) -> None:
             raise ConfigError(
                 f"models.{number}.provider.api_key_env: {name} is not set; export it first"
             )
+
+
+async def _check_guards(config: RatchetConfig) -> None:
+    """Each must be able to be asked: its variables set, its file loaded in a sandbox."""
+    try:
+        guards = Guards(_options(config), os.environ)
+        try:
+            await guards.start()
+        finally:
+            await guards.close()
+    except GuardUnusable as error:
+        raise ConfigError(str(error)) from error
 
 
 def _check_port(host: str, port: int, setting: str) -> None:

@@ -1,12 +1,17 @@
 import json
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from gateway.sandbox import lacking
 from tests.fakes.guard import FakeGuard
-from tests.integration.conftest import ALIAS, Gateway
+from tests.integration.conftest import ALIAS, Gateway, free_port
 
 PATH = "/v1/chat/completions"
 SECRET = "4111-1111"
@@ -21,8 +26,19 @@ async def guard() -> AsyncIterator[FakeGuard]:
 
 
 @pytest.fixture
-def settings(guard: FakeGuard) -> dict[str, object]:
+def python() -> str | None:
+    """The file of the only guard, if it is none at an endpoint: parametrize it."""
+    return None
+
+
+@pytest.fixture
+def settings(guard: FakeGuard, python: str | None, tmp_path: Path) -> dict[str, object]:
     """Two guards before, two after: of each the second lets calls through when it fails."""
+    if python is not None:
+        file = tmp_path / "guard.py"
+        file.write_text(python)
+        mine = {"type": "python", "name": "mine", "file": str(file), "timeout_s": 1}
+        return {"GATEWAY_MODELS": {ALIAS: {"guards": {"before": [mine], "after": [mine]}}}}
 
     def asked(name: str, on_error: str) -> dict[str, object]:
         told = {"name": name, "url": f"{guard.url}/{name}", "on_error": on_error, "timeout_s": 1}
@@ -233,3 +249,89 @@ async def test_without_store_no_reason_is_kept(gateway: Gateway, guard: FakeGuar
     assert "damn" not in next((gateway.data / "spool").glob("*.jsonl")).read_text()
     [record] = gateway.spooled()
     assert (record.verdicts[0].action, record.verdicts[0].score) == ("flag", 1.0)
+
+
+PYTHON = """
+import re
+SEEN = []
+def guard(call):
+    said = call["request"]["messages"][-1]["content"]
+    if said == "loop":
+        while True:
+            pass
+    if said == "die":
+        import os
+        os._exit(1)
+    if said == "none":
+        return None
+    if said == "false":
+        return False
+    if call["stage"] == "after":
+        return {"action": "flag", "score": len(call["response"]["choices"]) / 2}
+    if "4111" in said:
+        call["request"]["messages"][-1]["content"] = re.sub("[0-9-]{4,}", "[card]", said)
+        return {"action": "redact", "request": call["request"], "reason": "a card"}
+    return True
+"""
+
+
+@pytest.mark.skipif(bool(lacking()), reason=str(lacking()))
+@pytest.mark.parametrize("python", [PYTHON])
+async def test_guards_in_python_do_what_endpoints_do(gateway: Gateway) -> None:
+    async def status(said: str) -> int:
+        return (await gateway.post(PATH, gateway.body(said))).status_code
+
+    assert await status("none") == 200
+    assert await status("false") == 400
+    assert [await status("loop"), await status("die")] == [400, 400]
+    answer = await gateway.post(PATH, gateway.body(f"my card {SECRET}"))
+
+    assert text(answer, stream=False) == f"base: my card {MASKED}"
+    rows = gateway.logged()
+    assert said(rows[0]["verdicts"]) == [("mine", "before", "allow"), ("mine", "after", "allow")]
+    reasons = [json.loads(str(row["verdicts"]))[0].get("reason") for row in rows[1:4]]
+    assert reasons == [None, "no answer within 1 s", "its process died: it ended"]
+    assert said(rows[4]["verdicts"]) == [("mine", "before", "redact"), ("mine", "after", "flag")]
+    assert SECRET not in str(rows[4])
+    [opinion] = gateway.logged("SELECT name, score_value FROM feedback")
+    assert opinion == {"name": "mine", "score_value": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("said", "env", "why"),
+    [
+        ({"headers": {"A": "Bearer $NO_SUCH"}}, {}, "sends $NO_SUCH as A, and that variable is"),
+        ({"headers": {"A": "5$"}}, {}, "write $$ for the character itself"),
+        ({"type": "python"}, {}, "guard.py:2: expected ':'"),
+        ({"type": "python"}, {"PATH": "/none"}, "not installed; apt-get install -y bubblewrap"),
+    ],
+)
+def test_a_gateway_whose_guards_cannot_be_asked_does_not_start(
+    tmp_path: Path, said: dict[str, object], env: dict[str, str], why: str
+) -> None:
+    file = tmp_path / "guard.py"
+    file.write_text("\ndef guard(call)\n    pass\n")
+    where = {"file": str(file)} if said.get("type") else {"type": "http", "url": "http://x/"}
+    if "file" in where and not env and lacking():
+        pytest.skip(str(lacking()))
+    models = {ALIAS: {"guards": {"before": [where | said | {"name": "mine"}]}}}
+    places = {
+        f"GATEWAY_{name}": str(tmp_path / name.lower())
+        for name in ("SPOOL", "LIMITS", "RUN", "SUBJECT_KEY")
+    }
+    places |= {"GATEWAY_DATABASE": f"sqlite:///{tmp_path / 'state.db'}"}
+    places |= {"GATEWAY_PORT": str(free_port()), "GATEWAY_MODELS": json.dumps(models)}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway"],
+        env=os.environ | places | env,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    [line] = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert line.startswith("the gateway cannot start: ")
+    assert why in line
