@@ -5,7 +5,7 @@ from collections import defaultdict
 import msgspec
 from msgspec import Struct
 
-from gateway.log.answer import Usage
+from gateway.log.answer import CompletionDetails, Usage
 from gateway.surface.hidden import USAGE, Hidden
 
 DONE = b"data: [DONE]\n\n"
@@ -101,9 +101,12 @@ class ChunkEvents(Events):
             prompts[index // a_prompt] = usage.prompt_tokens or 0
         if len(latest) == 1:
             return next(iter(latest.values()))
+        thoughts = [one.completion_tokens_details for one in latest.values()]
+        told = [one.reasoning_tokens or 0 for one in thoughts if one is not None]
         return Usage(
             prompt_tokens=sum(prompts.values()),
             completion_tokens=sum(usage.completion_tokens or 0 for usage in latest.values()),
+            completion_tokens_details=CompletionDetails(sum(told)) if told else None,
         )
 
 

@@ -252,6 +252,18 @@ def test_choices_of_a_cut_stream_are_added_up_and_their_prompt_counts_once() -> 
     assert events.usage == Usage(prompt_tokens=9, completion_tokens=2 + 4 + 1)
 
 
+def test_the_thoughts_of_all_choices_of_a_cut_stream_are_added_up() -> None:
+    events = ChunkEvents(Hidden(usage=True, running_usage=True, choices=2))
+
+    for index, thought in ((0, 1), (1, 2), (0, 3)):
+        details = {"completion_tokens_details": {"reasoning_tokens": thought}}
+        events.feed(event(**HEAD, choices=[choice(index=index)], **usage(9, 4, **details)))
+
+    assert events.usage == Usage(
+        prompt_tokens=9, completion_tokens=8, completion_tokens_details=CompletionDetails(5)
+    )
+
+
 def test_prompts_of_a_cut_stream_count_each_once() -> None:
     events = ChunkEvents(Hidden(usage=True, running_usage=True, prompts=2, choices=4))
 
