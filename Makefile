@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 JSON ?=
 ARGS ?=
 
-.PHONY: help install demo test check unit bench bench-log bench-import bench-gateway bench-overload chaos-log lock clean
+.PHONY: help install demo test check unit bench bench-log bench-import bench-gateway bench-overload chaos-log chaos-gateway lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ bench-overload: $(INSTALLED)  ## what clients get when more comes than the engin
 
 chaos-log: $(INSTALLED)  ## kills, damage, full disks and cut streams against the log (JSON=FILE)
 	@$(BIN)/python -m tests.chaos $(if $(JSON),--json $(JSON)) $(ARGS)
+
+chaos-gateway: $(INSTALLED)  ## cuts, kills, revocations and limits against the meters (JSON=FILE)
+	@$(BIN)/python -m tests.chaos.gateway $(if $(JSON),--json $(JSON)) $(ARGS)
 
 lock: $(INSTALLED)  ## resolve requirements/cpu.lock anew from pyproject.toml
 	@$(BIN)/python deploy/lock.py > requirements/cpu.lock.new
