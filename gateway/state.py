@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Self
 
@@ -111,7 +111,7 @@ class State:
     def _read_keys(self) -> None:
         keys = self.keys.active()
         self._book = KeyBook(keys, now=self._now)
-        known, self._key_ids = self._key_ids, frozenset(key.id for key in keys.values())
+        known, self._key_ids = self._key_ids, _counted(keys.values())
         if self._keep is not None and self._key_ids != known:
             self._keep(self._key_ids)
 
@@ -128,3 +128,8 @@ class State:
             return False
         self.refresh()
         return True
+
+
+def _counted(keys: Iterable[Key]) -> frozenset[str]:
+    """The ids of keys and of their makers, who may be revoked and are counted for all the same."""
+    return frozenset(one.id for key in keys for one in (key, *key.counted))

@@ -83,6 +83,7 @@ class KeyIn(_Wire):
             limits=replace(maker.limits, **self.limits.model_dump(exclude_unset=True)),
             budgets=budgets if "budgets" in said else maker.budgets,
             expires_at=end,
+            within=maker if maker.is_limited else maker.within,
         )
 
 
@@ -125,6 +126,8 @@ class KeyOut(BaseModel):
     train: bool
     limits: LimitsOut
     budgets: list[BudgetOut]
+    within: str | None
+    """The key that made it, whose limits and budgets it takes of, too; null: none."""
     created_at: int
     expires_at: int | None
     revoked_at: int | None

@@ -16,6 +16,9 @@ from gateway.state import State
 
 router = APIRouter(prefix="/v1/keys")
 
+MAX_COUNTED = 4
+"""A call of a key counts for its makers, too: each of them costs as much as a key of its own."""
+
 
 def _store(state: Annotated[State, Depends(state_of)]) -> KeyStore:
     return state.keys
@@ -61,7 +64,13 @@ def create(
     end = rights["expires_at"]
     if end is not None and end <= now:
         raise InvalidRequest("That moment is past.", param="expires_at")
-    _narrow(Key(key_id, body.name, caller.tenant, **rights), caller, "make")
+    key = Key(key_id, body.name, caller.tenant, **rights)
+    _narrow(key, caller, "make")
+    if len(key.counted) > MAX_COUNTED:
+        raise Forbidden(
+            f"This key was made by a key that was made by a key, and so on: {MAX_COUNTED} with "
+            "limits or budgets is as far as it goes. Let one of its makers make it."
+        )
     try:
         made, secret = keys.create(body.name, tenant=caller.tenant, at=now, key_id=key_id, **rights)
     except KeyTaken as error:

@@ -54,6 +54,7 @@ class Budget:
 
 
 EVERYTHING = frozenset(Scope)
+UNLIMITED = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +69,22 @@ class Key:
     """The names it may put in ``model``; None: any."""
     train: bool = True
     """Whether its calls may be learnt from."""
-    limits: Limits = Limits()
+    limits: Limits = UNLIMITED
     budgets: tuple[Budget, ...] = ()
     expires_at: datetime | None = None
+    within: "Key | None" = None
+    """The limited key that has made it, and whose limits and budgets it takes of, too."""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether anything is counted of its own."""
+        return self.limits != UNLIMITED or bool(self.budgets)
+
+    @property
+    def counted(self) -> "tuple[Key, ...]":
+        """The limited keys that its calls count for: itself first, then its makers."""
+        makers = () if self.within is None else self.within.counted
+        return (self, *makers) if self.is_limited else makers
 
     def require(self, scope: Scope) -> None:
         """Raises Forbidden for a scope that it lacks."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypedDict, Unpack
@@ -16,6 +16,8 @@ from serving.database import UtcDateTime, create_tables, read, write
 from serving.registry import start_clock, touch
 
 metadata = sa.MetaData()
+
+Row = Mapping[str, Any]
 
 _JSON = sa.JSON(none_as_null=True)
 
@@ -37,6 +39,7 @@ api_keys = sa.Table(
     sa.Column("expires_at", UtcDateTime),
     sa.Column("old_hash", sa.String),
     sa.Column("old_until", UtcDateTime),
+    sa.Column("within", sa.String, sa.ForeignKey("api_keys.id")),
 )
 
 
@@ -49,6 +52,7 @@ class Rights(TypedDict, total=False):
     limits: Limits
     budgets: tuple[Budget, ...]
     expires_at: datetime | None
+    within: Key | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +129,9 @@ class KeyStore:
     def active(self) -> dict[str, Key]:
         """Every key that is not revoked, expired or not, by the hash of each of its secrets."""
         keys: dict[str, Key] = {}
-        for row in self._rows(api_keys.c.revoked_at.is_(None)):
-            key = keys[row["hash"]] = _key(row)
+        rows = self._rows(api_keys.c.revoked_at.is_(None))
+        for row, key in zip(rows, self._keys(rows), strict=True):
+            keys[row["hash"]] = key
             until, end = row["old_until"], key.expires_at
             if until is not None:
                 keys[row["old_hash"]] = replace(key, expires_at=min(until, end or until))
@@ -137,17 +142,34 @@ class KeyStore:
         found: list[sa.ColumnElement[bool]] = [api_keys.c.revoked_at.is_(None)]
         if tenant is not None:
             found.append(api_keys.c.tenant == tenant)
-        return [_stored(row) for row in self._rows(*found)]
+        return self._stored(self._rows(*found))
 
     def get(self, key_id: str) -> StoredKey | None:
         """One key, revoked or not."""
-        found = self._rows(api_keys.c.id == key_id)
-        return _stored(found[0]) if found else None
+        found = self._stored(self._rows(api_keys.c.id == key_id))
+        return found[0] if found else None
 
-    def _rows(self, *where: sa.ColumnElement[bool]) -> list[Mapping[str, Any]]:
+    def _rows(self, *where: sa.ColumnElement[bool]) -> list[Row]:
         query = sa.select(api_keys).where(*where).order_by(api_keys.c.created_at, api_keys.c.id)
         with read(self._engine) as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
+
+    def _stored(self, rows: list[Row]) -> list[StoredKey]:
+        return [
+            StoredKey(key, row["created_at"], row["revoked_at"])
+            for row, key in zip(rows, self._keys(rows), strict=True)
+        ]
+
+    def _keys(self, rows: list[Row]) -> Iterator[Key]:
+        """The keys of ``rows``, each within its makers, which may be revoked."""
+        known: dict[str, Row] = {}
+        found = rows
+        while found:
+            known |= {row["id"]: row for row in found}
+            makers = {row["within"] for row in found} - {None, *known}
+            found = self._rows(api_keys.c.id.in_(makers)) if makers else []
+        keys: dict[str, Key] = {}
+        return (_key(row, known, keys) for row in rows)
 
     def _update(self, key_id: str, **values: Any) -> bool:
         opens = (api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
@@ -173,12 +195,16 @@ def _row(key: Key) -> dict[str, Any]:
         "limits": asdict(key.limits),
         "budgets": [asdict(budget) for budget in key.budgets],
         "expires_at": key.expires_at,
+        "within": None if key.within is None else key.within.id,
     }
 
 
-def _key(row: Mapping[str, Any]) -> Key:
-    scopes, models = row["scopes"], row["models"]
-    return Key(
+def _key(row: Row, known: Mapping[str, Row], keys: dict[str, Key]) -> Key:
+    """The key of a row; ``keys`` are those that were made of ``known`` rows before."""
+    if row["id"] in keys:
+        return keys[row["id"]]
+    scopes, models, within = row["scopes"], row["models"], row["within"]
+    key = keys[row["id"]] = Key(
         id=row["id"],
         name=row["name"],
         tenant=row["tenant"],
@@ -191,8 +217,6 @@ def _key(row: Mapping[str, Any]) -> Key:
             for budget in row["budgets"] or ()
         ),
         expires_at=row["expires_at"],
+        within=None if within is None else _key(known[within], known, keys),
     )
-
-
-def _stored(row: Mapping[str, Any]) -> StoredKey:
-    return StoredKey(_key(row), row["created_at"], row["revoked_at"])
+    return key

@@ -20,6 +20,7 @@ def told(stored: StoredKey) -> dict[str, Any]:
         "train": key.train,
         "limits": asdict(key.limits),
         "budgets": [asdict(budget) for budget in key.budgets],
+        "within": None if key.within is None else key.within.id,
         "created_at": _seconds(stored.created_at),
         "expires_at": _seconds(key.expires_at),
         "revoked_at": _seconds(stored.revoked_at),

@@ -24,11 +24,11 @@ from redis.exceptions import RedisError
 
 from gateway.errors import GatewayError, LimitsUnusable
 from gateway.http.exchange import Headers
-from gateway.keys import Key, Limits
+from gateway.keys import Key
 from gateway.limits.refusal import too_large
 from gateway.limits.scripts import ADMIT, SETTLE
 from gateway.limits.settling import Settlement, Settler
-from gateway.limits.ticket import FREE, MONEY, RateHeaders, Spent, Ticket
+from gateway.limits.ticket import FREE, MONEY, RateHeaders, Spent, Ticket, Together
 from gateway.limits.wire import (
     Level,
     Reply,
@@ -49,8 +49,6 @@ _PATIENCE_S = 0.5
 _PAUSE_S = 1.0
 """How long requests then do not ask at all."""
 _LAST_S = 5.0
-
-_UNLIMITED = Limits()
 
 
 class RemoteLimits:
@@ -87,10 +85,22 @@ class RemoteLimits:
     async def admit(self, key: Key, *, tokens: int, cost: float) -> Ticket:
         """Raises RateLimited or BudgetSpent; then nothing is taken.
 
+        Where it is the key's maker that has no room, the key's own count of requests stays.
         ``tokens`` and ``cost`` are estimates, and held until the ticket is settled.
         """
-        if key.limits == _UNLIMITED and not key.budgets:
-            return FREE
+        if key.within is None:
+            return await self._admitted(key, tokens, cost) if key.is_limited else FREE
+        tickets: list[Ticket] = []
+        try:
+            for one in key.counted:
+                tickets.append(await self._admitted(one, tokens, cost))  # noqa: PERF401 - in turn
+        except BaseException:
+            for ticket in tickets:
+                ticket.cancel()
+            raise
+        return Together(tickets)
+
+    async def _admitted(self, key: Key, tokens: int, cost: float) -> Ticket:
         limit = key.limits.tokens_per_minute
         if limit is not None and tokens > limit:
             raise too_large(key, requested=tokens)

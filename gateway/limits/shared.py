@@ -9,14 +9,13 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Literal
 
-from gateway.keys import Key, Limits
+from gateway.errors import GatewayError
+from gateway.keys import Key
 from gateway.limits.account import Account, SlotGone
 from gateway.limits.budgets import spent
 from gateway.limits.table import Digest, Life, Table, anybody, digest
-from gateway.limits.ticket import FREE, Free, Spent, Ticket
+from gateway.limits.ticket import FREE, Free, Spent, Ticket, Together
 from gateway.limits.watch import Watch
-
-_UNLIMITED = Limits()
 
 
 class SharedLimits:
@@ -29,7 +28,7 @@ class SharedLimits:
         self._table = Table(directory)
         self._now = now
         self._in_use: Callable[[Digest], bool] = anybody
-        self._accounts: dict[str, Account | _Unlimited] = {}
+        self._accounts: dict[str, _Admits] = {}
         self._life = Life.any(directory)
         self._table.heal(self._life.worker)
         self._table.enlist(self._life.worker)
@@ -38,6 +37,7 @@ class SharedLimits:
     def admit(self, key: Key, *, tokens: int, cost: float) -> Ticket:
         """Raises RateLimited or BudgetSpent; then nothing is taken. Unavailable: the disk is full.
 
+        Where it is the key's maker that has no room, the key's own count of requests stays.
         ``tokens`` and ``cost`` are estimates, and held until the ticket is settled.
         """
         account = self._accounts.get(key.id)
@@ -67,21 +67,26 @@ class SharedLimits:
         self._life.end()
         self._table.close()
 
-    def _account(self, key: Key) -> "Account | _Unlimited":
-        account: Account | _Unlimited
-        if key.limits == _UNLIMITED and not key.budgets:
-            account = _Unlimited(key)
+    def _account(self, key: Key) -> "_Admits":
+        account: _Admits
+        if key.within is not None:
+            account = _Nested(key, tuple(map(self._counting, key.counted)))
+        elif key.is_limited:
+            account = self._counting(key)
         else:
-            number = self._table.claim(digest(key.id), self._now(), self._in_use)
-            account = Account(
-                key,
-                self._table.words(number),
-                stripe=self._table.stripe(number),
-                worker=self._life.worker,
-                now=self._now,
-            )
+            account = _Unlimited(key)
         self._accounts[key.id] = account
         return account
+
+    def _counting(self, key: Key) -> Account:
+        number = self._table.claim(digest(key.id), self._now(), self._in_use)
+        return Account(
+            key,
+            self._table.words(number),
+            stripe=self._table.stripe(number),
+            worker=self._life.worker,
+            now=self._now,
+        )
 
 
 class _Unlimited:
@@ -94,3 +99,27 @@ class _Unlimited:
 
     def admit(self, tokens: int, cost: float) -> Free:  # noqa: ARG002 - like an Account
         return FREE
+
+
+class _Nested:
+    """The account of a key that counts for its makers, too."""
+
+    __slots__ = ("_accounts", "key")
+
+    def __init__(self, key: Key, accounts: tuple[Account, ...]) -> None:
+        self.key = key
+        self._accounts = accounts
+
+    def admit(self, tokens: int, cost: float) -> Together:
+        tickets = []
+        try:
+            for account in self._accounts:
+                tickets.append(account.admit(tokens, cost))  # noqa: PERF401 - one may refuse
+        except (GatewayError, SlotGone):
+            for ticket in tickets:
+                ticket.cancel()
+            raise
+        return Together(tickets)
+
+
+_Admits = Account | _Nested | _Unlimited

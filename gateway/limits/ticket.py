@@ -1,5 +1,6 @@
 """What a request that was let in holds until it is over."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -44,6 +45,27 @@ class Free:
 
 
 FREE = Free()
+
+
+class Together:
+    """A ticket of each key that one request counts for; its own key's comes first."""
+
+    __slots__ = ("_tickets",)
+
+    def __init__(self, tickets: Sequence[Ticket]) -> None:
+        self._tickets = tickets
+
+    @property
+    def headers(self) -> Headers:
+        return self._tickets[0].headers
+
+    def settle(self, tokens: int, cost: float) -> None:
+        for ticket in self._tickets:
+            ticket.settle(tokens, cost)
+
+    def cancel(self) -> None:
+        for ticket in self._tickets:
+            ticket.cancel()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -369,3 +370,51 @@ async def test_the_headers_are_those_of_openai(limiter: Limiter, key_id: str) ->
 async def test_nothing_is_let_in_by_a_limit_of_nothing(limiter: Limiter, key_id: str) -> None:
     for limit in ("requests_per_minute", "tokens_per_minute", "concurrency"):
         await refused(limiter, limited(f"{key_id}{limit}", **{limit: 0}), tokens=1)
+
+
+def family(key_id: str, **maker: Any) -> tuple[Key, Key, Key]:
+    """A limited key and two that it has made, which may each do what it may."""
+    parent = Key(key_id, "maker", "acme", **maker)
+    one, other = (Key(f"{key_id}-{n}", n, "acme", **maker, within=parent) for n in ("one", "two"))
+    return parent, one, other
+
+
+async def test_keys_of_one_maker_spend_its_budget_together(
+    limiter: Limiter, other: Limiter, key_id: str
+) -> None:
+    parent, one, two = family(key_id, budgets=(Budget(Window.DAY, tokens=100),))
+
+    (await admit(limiter, one, tokens=60)).settle(70, 0.0)
+    await eventually_used(limiter, parent, tokens=70)
+    error = await refused(other, two, tokens=40)
+    (await admit(other, two, tokens=30)).settle(30, 0.0)
+
+    assert "`maker` has a budget of 100 tokens per day. Used 70" in str(error)
+    await eventually_used(limiter, parent, tokens=100)
+    await eventually_used(limiter, two, tokens=30)
+    assert [spent.tokens for spent in await limiter.used(one)] == [70]
+    assert "Used 100" in str(await refused(limiter, parent))
+
+
+async def test_what_a_maker_has_no_room_for_is_not_held_of_its_key(
+    limiter: Limiter, key_id: str
+) -> None:
+    parent, one, two = family(key_id, limits=Limits(concurrency=1))
+
+    running = await admit(limiter, one)
+    error = await refused(limiter, two)
+    running.cancel()
+    ticket = await eventually_admitted(limiter, two)
+
+    assert "for `maker` on concurrent requests" in str(error)
+    assert "for `maker`" in str(await refused(limiter, parent))
+    ticket.settle(0, 0.0)
+    await eventually_admitted(limiter, parent)
+
+
+async def test_rates_of_keys_of_one_maker_add_up(limiter: Limiter, key_id: str) -> None:
+    parent, one, two = family(key_id, limits=Limits(requests_per_minute=10))
+
+    let_in = [await admitted(limiter, key, offered=7) for key in (one, two, parent)]
+
+    assert let_in == [7, 3, 0]

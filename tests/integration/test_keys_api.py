@@ -60,6 +60,7 @@ def test_a_key_is_made_used_listed_rotated_and_revoked(client: httpx.Client) -> 
         "train": True,
         "limits": dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrency")),
         "budgets": [],
+        "within": None,
         "created_at": made["created_at"],
         "expires_at": None,
         "revoked_at": None,
@@ -263,3 +264,31 @@ def test_health_needs_no_key(gateway: Gateway) -> None:
     assert (live.status_code, live.json()) == (200, {"live": True})
     assert ready.json()["state"]["following"] is True
     assert ready.json()["draining"] is False
+
+
+async def test_what_a_limited_key_makes_counts_for_it(gateway: Gateway) -> None:
+    maker = holder(gateway.keys, scopes=ADMIN, limits=Limits(requests_per_minute=3))
+    made = [(await gateway.post("/v1/keys", {"name": f"{n}"}, **maker)).json() for n in range(2)]
+
+    answers = [
+        await gateway.post("/v1/chat/completions", gateway.body(), **bearer(made[n % 2]["key"]))
+        for n in range(4)
+    ]
+
+    assert made[0]["within"] == made[1]["within"] is not None
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert "Rate limit reached for `k`" in answers[-1].json()["error"]["message"]
+
+
+def test_limited_keys_make_one_another_only_so_far(client: httpx.Client, gateway: Gateway) -> None:
+    headers = holder(gateway.keys, scopes=ADMIN, limits=Limits(concurrency=9))
+    statuses = []
+
+    for _ in range(4):
+        body = {"name": "next", "scopes": ["admin"]}
+        made = client.post("/v1/keys", json=body, headers=headers)
+        statuses.append(made.status_code)
+        headers = bearer(made.json().get("key", ""))
+
+    assert statuses == [200, 200, 200, 403]
+    assert "Let one of its makers make it" in made.json()["error"]["message"]

@@ -314,3 +314,17 @@ def test_what_is_wider_than_its_parent_is_named(changed: dict[str, Any], what: l
 
 def test_nothing_is_wider_than_a_key_without_bounds() -> None:
     assert wider(PARENT, Key("key_0", "root", "acme")) == []
+
+
+def test_a_key_counts_for_its_makers_even_when_they_are_revoked(keys: KeyStore) -> None:
+    tight = Limits(requests_per_minute=1)
+    maker, _ = keys.create("maker", tenant="acme", at=AT, limits=tight)
+    made, _ = keys.create("made", tenant="acme", at=AT, within=maker)
+    last, secret = keys.create("last", tenant="acme", at=AT, limits=tight, within=made)
+    for key in (maker, made):
+        keys.revoke(key.id, at=AT)
+
+    (opens,) = keys.active().values()
+
+    assert opens == last == keys.active()[hashed(secret)]
+    assert [key.name for key in opens.counted] == ["last", "maker"]
