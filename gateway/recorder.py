@@ -154,7 +154,7 @@ class Recorder:
             task.add_done_callback(self._settling.discard)
         else:
             for record, then, _ in ready:
-                then(record, None)
+                _go_on(record, then, None)
 
     async def _settle(self, ready: list[_Ready]) -> None:
         failed = None
@@ -164,13 +164,13 @@ class Recorder:
             failed = error
         for record, then, required in ready:
             # Written it was: none is counted as missing.
-            then(record, failed if required else None)
+            _go_on(record, then, failed if required else None)
 
     def _lack(self, record: Invocation, then: Then, required: bool, failed: RecordFailed) -> None:  # noqa: FBT001
         if not required:
             self.dropped += 1
             self._spool.drop(reason=self.error or "")
-        then(record, failed if required else None)
+        _go_on(record, then, failed if required else None)
 
     def _append(self, *records: Invocation | Feedback) -> None:
         try:
@@ -200,6 +200,13 @@ class Recorder:
         return bool(names) and not names.isdisjoint((exchange.task, exchange.alias))
 
 
+def _go_on(record: Invocation, then: Then, failed: RecordFailed | None) -> None:
+    try:
+        then(record, failed)
+    except Exception:  # the border: one call's failure is not its neighbours'
+        logger.exception("the answer to %s could not be given", record.id)
+
+
 def _invocation(
     exchange: Exchange, status: int, response: bytes, error_type: str | None
 ) -> Invocation:
@@ -215,7 +222,7 @@ def _invocation(
         key_id=exchange.key.id,
         task=exchange.task,
         operation_name=exchange.operation,
-        provider_name=VLLM if target.provider is None else _provider(target.model),
+        provider_name=VLLM if target.provider is None else target.provider.name,
         episode_id=context.episode_id,
         parent_id=context.parent_id,
         conversation_id=context.conversation_id,
@@ -260,8 +267,3 @@ def _with_what_bodies_tell(
     known = {name: value for name, value in told(msgspec.Raw(body)).items() if value is not None}
     known |= {"prompt_hash": prompt_hash(request), "error_type": error_type}
     return msgspec.structs.replace(record, **known)
-
-
-def _provider(model: str) -> str:
-    """Who it is, of litellm's name for a model: ``anthropic/claude-sonnet-5``."""
-    return model.partition("/")[0]

@@ -126,9 +126,11 @@ class Answering:
 
     def _recorded(self, record: Invocation, refused: RecordFailed | None) -> None:
         self._error = refused or self._error
-        if not self._gone:
-            self._finish()
-        self._ended(self, record)
+        try:
+            if not self._gone:
+                self._finish()
+        finally:
+            self._ended(self, record)
 
     def _finish(self) -> None:
         """The last bytes."""
@@ -149,6 +151,7 @@ class Answering:
         lines = headers.of_answer(
             exchange.target,
             exchange.request_id,
+            id_header=self.surface.id_header,
             took_s=perf_counter() - exchange.started,
             overhead_s=self._asked_at - exchange.started if streams else self.overhead_s,
             streams=streams,

@@ -61,8 +61,7 @@ class Calls:
         """Answer one request, errors included. What is cheap is checked before what is not."""
         worker, surface = self._worker, SURFACES[request.path]
         try:
-            key = worker.state.key(request.headers)
-            key.require(Scope.INFERENCE)
+            key = self._key(request)
             worker.capacity.enter(key.tenant)
         except GatewayError as error:
             self._turn_away(error, surface, front, self._allowed(request))
@@ -77,6 +76,16 @@ class Calls:
             worker.capacity.leave(key.tenant)
             raise
 
+    def turns_away(self, request: Request, front: Front) -> bool:
+        """Whether a request is refused for its head alone, whatever its body may be."""
+        try:
+            self._key(request)
+        except GatewayError as error:
+            surface = SURFACES[request.path]
+            self._turn_away(error, surface, front, self._allowed(request))
+            return True
+        return False
+
     async def close(self) -> None:
         """Meter what was cut a moment longer, then end every call, recorded."""
         if self._running:
@@ -88,6 +97,11 @@ class Calls:
             call.give_up()
         self._mirrors.close()
         await self._worker.recorder.drain()
+
+    def _key(self, request: Request) -> Key:
+        key = self._worker.state.key(request.headers)
+        key.require(Scope.INFERENCE)
+        return key
 
     def _begun(self, request: Request, front: Front, surface: Surface, key: Key) -> Call:
         call = self._call(request, front, surface, key)

@@ -18,22 +18,32 @@ _answering: dict[tuple[str, str, str], Headers] = {}
 """Who answers, said in the same bytes again and again."""
 
 
-def of_answer(
-    target: Target, request_id: str, *, took_s: float, overhead_s: float, streams: bool
+def of_answer(  # noqa: PLR0913 - what there is to say
+    target: Target,
+    request_id: str,
+    *,
+    id_header: bytes | None,
+    took_s: float,
+    overhead_s: float,
+    streams: bool,
 ) -> Headers:
-    """What every answer says of itself; ``request_id`` is the invocation's, in plain hex."""
+    """What every answer says of itself; ``request_id`` is the invocation's, in plain hex.
+
+    ``id_header`` is where else the surface's own clients look for it.
+    """
     key = (target.alias, target.model, target.engine_id)
     hexed = request_id
-    return [
+    told = f"{hexed[:8]}-{hexed[8:12]}-{hexed[12:16]}-{hexed[16:20]}-{hexed[20:]}".encode()
+    lines = [
         *(_EVENTS if streams else _JSON),
-        (
-            b"x-request-id",
-            f"{hexed[:8]}-{hexed[8:12]}-{hexed[12:16]}-{hexed[16:20]}-{hexed[20:]}".encode(),
-        ),
+        (b"x-request-id", told),
         (b"openai-processing-ms", b"%d" % (took_s * 1000)),
         (b"x-ratchet-overhead-ms", b"%.3f" % (overhead_s * 1000)),
         *(_answering.get(key) or _remembered(key, target)),
     ]
+    if id_header is not None:
+        lines.append((id_header, told))
+    return lines
 
 
 def of_error(error: GatewayError) -> Headers:
