@@ -137,9 +137,11 @@ async def _worker(
 
 def _serve(app: FastAPI, calls: Calls) -> None:
     """Give calls what comes in by either front."""
-    app.state.hot_paths, app.state.accept = frozenset(SURFACES), calls.accept
+    app.state.hot_paths = frozenset(SURFACES)
+    app.state.accept, app.state.turns_away = calls.accept, calls.turns_away
     # A class instance, so that Starlette hands it the bare ASGI call.
-    mounted = Mounted(calls.accept, max_body_bytes=app.state.settings.max_body_bytes)
+    limit = app.state.settings.max_body_bytes
+    mounted = Mounted(calls.accept, calls.turns_away, max_body_bytes=limit)
     app.router.routes[:0] = [Route(path, mounted, methods=["POST"]) for path in SURFACES]
 
 

@@ -129,6 +129,9 @@ class GatewaySettings(BaseSettings):
     upstream_connections: PositiveInt = 1024
     """Connections to engines held at most."""
 
+    connections: PositiveInt = 8192
+    """Clients' connections held at most; fewer where the system gives fewer descriptors."""
+
     max_body_bytes: PositiveInt = 8 << 20
     """The largest request body taken."""
 

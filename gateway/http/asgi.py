@@ -9,7 +9,7 @@ from contextlib import suppress
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.errors import TooLarge
-from gateway.http.exchange import Accept, Handler, Headers, Request
+from gateway.http.exchange import Accept, Handler, Headers, Request, TurnsAway
 from gateway.surface.envelope import encoded
 
 MAX_WAITING = 64 << 10
@@ -21,13 +21,18 @@ _JSON = [(b"content-type", b"application/json")]
 class Mounted:
     """An ASGI endpoint that has its requests answered by ``accept``."""
 
-    def __init__(self, accept: Accept, *, max_body_bytes: int) -> None:
+    def __init__(self, accept: Accept, turns_away: TurnsAway, *, max_body_bytes: int) -> None:
         self._accept = accept
+        self._turns_away = turns_away
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         front = Sender()
+        path, headers = scope["path"], _joined(scope["headers"])
+        if self._turns_away(Request(path, headers, b"", time.perf_counter()), front):
+            await front.run(send)
+            return
         try:
             body = await self._body(receive)
         except TooLarge as error:
@@ -36,8 +41,7 @@ class Mounted:
             return
         if body is None:
             return
-        request = Request(scope["path"], _joined(scope["headers"]), body, time.perf_counter())
-        front.handler = self._accept(request, front)
+        front.handler = self._accept(Request(path, headers, body, time.perf_counter()), front)
         watch = asyncio.create_task(_until_gone(receive))
         watch.add_done_callback(front.hang_up)
         try:

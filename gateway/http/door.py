@@ -1,6 +1,7 @@
 """What the connections of one worker share: whom they call, and how long they may take."""
 
 import asyncio
+import resource
 from collections.abc import Mapping
 from enum import Enum, auto
 from math import inf
@@ -8,7 +9,7 @@ from math import inf
 from starlette.datastructures import State
 from uvicorn.server import ServerState
 
-from gateway.http.exchange import Accept
+from gateway.http.exchange import Accept, TurnsAway
 from gateway.http.head import request_lines
 from gateway.http.sweep import Sweep
 from gateway.settings import GatewaySettings
@@ -18,6 +19,10 @@ LINGER_S = 2.0
 LOOKS = 8
 """Looks within the shortest deadline: one is noticed at most a quarter of it late."""
 MAX_PERIOD_S = 0.5
+BODIES = 32
+"""Bodies of the largest size that may be arriving at once."""
+SPARE_DESCRIPTORS = 256
+"""For all that is neither a client's connection nor an engine's."""
 
 
 class Phase(Enum):
@@ -40,14 +45,18 @@ class Phase(Enum):
 class Door:
     """Where clients come in.
 
-    When the first one does, start-up must have set two things in the application's ``state``:
-    ``hot_paths``, the paths that are answered by the fast front, and ``accept``, which answers
-    them. Without them every request is an ordinary one.
+    When the first one does, start-up must have set three things in the application's ``state``:
+    ``hot_paths``, the paths that are answered by the fast front, ``accept``, which answers them,
+    and ``turns_away``, which sees who asks before the body is taken. Without them every request
+    is an ordinary one.
     """
 
     def __init__(self, state: State, settings: GatewaySettings) -> None:
         self._state = state
         self.max_body_bytes = settings.max_body_bytes
+        self.max_connections = min(settings.connections, _room(settings.upstream_connections))
+        self.arriving = 0
+        """Bytes of bodies that are here and not whole yet."""
         self.limits = {
             Phase.IDLE: settings.idle_timeout_s,
             Phase.HEAD: settings.header_timeout_s,
@@ -60,6 +69,7 @@ class Door:
         self.draining = False
         """Whether each answer is its connection's last."""
         self.accept: Accept
+        self.turns_away: TurnsAway
         self.lines: Mapping[bytes, str]
         self._drain_s = settings.drain_s
         self._server: ServerState | None = None
@@ -74,10 +84,15 @@ class Door:
             self._server, self._loop = server, loop
             self.lines = request_lines(getattr(self._state, "hot_paths", ()))
             if self.lines:
-                self.accept = self._state.accept
+                self.accept, self.turns_away = self._state.accept, self._state.turns_away
             period_s = min(MAX_PERIOD_S, min(self.limits.values()) / LOOKS)
             self._sweep = Sweep(self._look, loop, period_s=period_s)
         self._sweep.start()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more of any body can be taken."""
+        return self.arriving > BODIES * self.max_body_bytes
 
     def drain(self) -> None:
         """Close what is idle, a look later: a request that is on its way is still answered.
@@ -114,12 +129,14 @@ class Door:
 class Watched:
     """A connection that waits for something, and not for ever."""
 
-    __slots__ = ("_door", "_phase", "_since")
+    __slots__ = ("_door", "_held", "_phase", "_since")
 
     def __init__(self, door: Door) -> None:
         self._door = door
         self._phase = Phase.IDLE
         self._since = 0.0
+        self._held = 0
+        """Bytes of a body that is not whole yet."""
 
     @property
     def clogged(self) -> bool:
@@ -140,6 +157,22 @@ class Watched:
         self._phase = phase
         self._since = 0.0
 
+    def _hold(self, size: int) -> None:
+        """So much more of a body is here."""
+        self._held += size
+        self._door.arriving += size
+
+    def _let_go(self) -> None:
+        """The body is whole, or will never be."""
+        self._door.arriving -= self._held
+        self._held = 0
+
     def _expired(self, phase: Phase) -> None:
         """It has waited for too long."""
         raise NotImplementedError
+
+
+def _room(upstream: int) -> int:
+    """How many clients' connections there are descriptors for."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(limit - upstream - SPARE_DESCRIPTORS, limit // 2)

@@ -60,6 +60,11 @@ Accept = Callable[[Request, Front], Handler]
 """What a front calls with each request on a hot path. It may answer before it returns."""
 
 
+TurnsAway = Callable[[Request, Front], bool]
+"""What a front calls with a request whose body is still coming, empty here: whether it was answered
+for its head alone. Who may not ask has no memory taken."""
+
+
 class Leg(Protocol):
     """One request to an engine, under way."""
 

@@ -7,9 +7,9 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from gateway.errors import GatewayError, InvalidRequest, TooLarge, TooSlow
+from gateway.errors import GatewayError, InvalidRequest, Overloaded, TooLarge, TooSlow
 from gateway.http.door import Door, Phase, Watched
-from gateway.http.reply import refusal
+from gateway.http.reply import FULL, refusal
 
 MAX_HEAD = 64 << 10
 """Bytes of a head that are kept: the parser knows no limit."""
@@ -49,6 +49,13 @@ class Ordinary(Watched, HttpToolsProtocol):
             self._head_bytes = self._head_bytes + len(data) if before is Phase.HEAD else len(data)
             if self._head_bytes > MAX_HEAD:
                 self._refuse(TooLarge(f"The headers are over the limit of {MAX_HEAD} bytes."))
+        elif self._held and self._door.is_full:
+            self._refuse(Overloaded(FULL))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone, or was sent away."""
+        self._let_go()
+        super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         """A request begins, perhaps while another is being answered."""
@@ -64,8 +71,15 @@ class Ordinary(Watched, HttpToolsProtocol):
         super().on_headers_complete()
         self._wait(Phase.BODY)
 
+    def on_body(self, body: bytes) -> None:
+        """A piece of its body. What nobody waits for is not kept."""
+        super().on_body(body)
+        if not self.cycle.response_complete:
+            self._hold(len(body))
+
     def on_message_complete(self) -> None:
         """It is whole."""
+        self._let_go()
         super().on_message_complete()
         self._wait(Phase.ANSWER)
 

@@ -8,13 +8,14 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from gateway.errors import GatewayError
 from gateway.http.exchange import Headers
-from gateway.surface.envelope import encoded
+from gateway.surface.envelope import encoded, headers_of
 
 if TYPE_CHECKING:
     from gateway.http.server import HotProtocol
 
 LAST_CHUNK = b"0\r\n\r\n"
 CLOSE = b"connection: close\r\n"
+FULL = "Too much is being sent to the gateway at once. Please try again shortly."
 
 
 class Reply:
@@ -35,8 +36,8 @@ class Reply:
         connection = self._connection
         if connection is None:
             return
-        self._connection = None
         lines = _lines(headers)
+        self._connection = None
         connection.transport.write(
             b"%b%bcontent-length: %d\r\n%b\r\n%b"
             % (STATUS_LINE[status], connection.constant(), len(body), lines, body)
@@ -92,9 +93,11 @@ def _lines(headers: Headers) -> bytes:
 def refusal(error: GatewayError) -> bytes:
     """A whole answer in OpenAI's envelope, the connection's last."""
     body = encoded(error)
-    return b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n%b" % (
+    more = "".join([f"{name}: {value}\r\n" for name, value in headers_of(error).items()])
+    return b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b%b\r\n%b" % (
         STATUS_LINE[error.status],
         len(body),
+        more.encode(),
         CLOSE,
         body,
     )

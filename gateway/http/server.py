@@ -12,15 +12,17 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from gateway.errors import GatewayError, TooLarge, TooSlow
+from gateway.errors import GatewayError, Overloaded, TooLarge, TooSlow
 from gateway.http.door import Door, Phase, Watched
 from gateway.http.exchange import Handler, Request
 from gateway.http.head import END, Head, may_become, read
 from gateway.http.ordinary import Ordinary
-from gateway.http.reply import CLOSE, Reply, refusal
+from gateway.http.reply import CLOSE, FULL, Reply, refusal
 
 logger = logging.getLogger(__name__)
 
+REFUSALS = 128
+"""Connections beyond the most that are told so; those beyond them are broken off."""
 MAX_AHEAD = 64 << 10
 """Bytes of later requests that are kept while one is answered; then reading pauses."""
 
@@ -30,13 +32,13 @@ class HotProtocol(Watched, asyncio.Protocol):
 
     __slots__ = (
         "_arguments",
+        "_body",
         "_buffer",
         "_clogged",
         "_handler",
         "_head",
         "_is_paused",
         "_missing",
-        "_pieces",
         "_reading",
         "_reply",
         "transport",
@@ -55,7 +57,7 @@ class HotProtocol(Watched, asyncio.Protocol):
         self._arguments = (config, server_state, app_state, loop)
         self._buffer = b""
         self._head: Head
-        self._pieces: list[bytes] = []
+        self._body = bytearray()
         self._missing = 0
         """Bytes of the body that have not come."""
         self._reply: Reply | None = None
@@ -78,11 +80,17 @@ class HotProtocol(Watched, asyncio.Protocol):
         _, server, _, loop = self._arguments
         server.connections.add(self)  # type: ignore[arg-type]
         self._door.enter(server, loop)
+        excess = len(server.connections) - self._door.max_connections
+        if excess > REFUSALS:
+            transport.abort()
+        elif excess > 0:
+            self._refuse(Overloaded(FULL))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the loop's name
         """The client is gone, or was sent away."""
         self._arguments[1].connections.discard(self)
         self._phase = Phase.CLOSING
+        self._let_go()
         reply, handler = self._reply, self._handler
         self._reply = self._handler = None
         if reply is not None:
@@ -121,11 +129,15 @@ class HotProtocol(Watched, asyncio.Protocol):
     def constant(self) -> bytes:
         """The lines that every answer on this connection has now."""
         lines = self._door.constant()
-        return lines if self._head.persists and not self._door.draining else lines + CLOSE
+        last = self._missing or not self._head.persists or self._door.draining
+        return lines + CLOSE if last else lines
 
     def answered(self) -> None:
         """The answer is whole."""
         self._reply = self._handler = None
+        if self._missing:
+            self._linger()
+            return
         if not self._head.persists or self._door.draining:
             self._close()
             return
@@ -172,41 +184,70 @@ class HotProtocol(Watched, asyncio.Protocol):
         start = end + len(END)
         body = data[start : start + head.length]
         self._buffer = data[start + head.length :]
-        if len(body) == head.length:
+        self._missing = head.length - len(body)
+        if not self._missing:
             self._call(body)
-        else:
-            self._pieces, self._missing = [body], head.length - len(body)
+        elif not self._is_turned_away():
             self._wait(Phase.BODY)
+            self._keep(body)
         return True
 
     def _take(self, data: bytes) -> None:
         """A piece of a body that came in several."""
         piece = data[: self._missing]
-        self._pieces.append(piece)
         self._missing -= len(piece)
         if self._missing:
+            self._keep(piece)
             return
         self._buffer = data[len(piece) :]
-        body = b"".join(self._pieces)
-        self._pieces = []
+        body = bytes(self._body + piece)
+        self._body.clear()
+        self._let_go()
         self._call(body)
         if self._buffer:
             self._read()
+
+    def _keep(self, piece: bytes) -> None:
+        self._body += piece
+        self._hold(len(piece))
+        if self._door.is_full:
+            self._refuse(Overloaded(FULL))
 
     def _call(self, body: bytes) -> None:
         """Have the request answered, now or later."""
         self._phase = Phase.ANSWER
         self._reply = reply = Reply(self)
-        request = Request(self._head.path, self._head.headers, body, time.perf_counter())
         try:
-            handler = self._door.accept(request, reply)
+            handler = self._door.accept(self._request(body), reply)
         except Exception:  # the border: one request's failure is not the others'
             logger.exception("a request failed")
-            reply.forget()
-            self._refuse(GatewayError("The gateway failed. It has logged why."))
+            self._fail(reply)
             return
         if self._reply is reply:
             self._handler = handler
+
+    def _is_turned_away(self) -> bool:
+        """Whether the request was answered for its head; nobody waits for its body then."""
+        self._phase = Phase.ANSWER
+        self._reply = reply = Reply(self)
+        try:
+            is_over = self._door.turns_away(self._request(b""), reply)
+        except Exception:  # the border, as above
+            logger.exception("a request failed")
+            self._fail(reply)
+            return True
+        if not is_over:
+            self._reply = None
+        return is_over
+
+    def _request(self, body: bytes) -> Request:
+        return Request(self._head.path, self._head.headers, body, time.perf_counter())
+
+    def _fail(self, reply: Reply) -> None:
+        """Say so, unless the answer was given before it failed."""
+        reply.forget()
+        if self._reply is reply:
+            self._refuse(GatewayError("The gateway failed. It has logged why."))
 
     def _hand_over(self) -> None:
         """Let uvicorn have the connection, with all that was not answered here."""
@@ -238,10 +279,15 @@ class HotProtocol(Watched, asyncio.Protocol):
     def _refuse(self, error: GatewayError) -> None:
         """Say why and hear no more, but let the client read it: an answer to what is still being
         sent would be lost with the connection."""
-        self._reply, self._buffer, self._missing = None, b"", 0
-        self._pieces = []
-        self._wait(Phase.CLOSING)
+        self._reply = None
         self.transport.write(refusal(error))
+        self._linger()
+
+    def _linger(self) -> None:
+        self._buffer, self._missing = b"", 0
+        self._body.clear()
+        self._let_go()
+        self._wait(Phase.CLOSING)
         self.transport.write_eof()
 
     def _close(self) -> None:

@@ -22,6 +22,15 @@ from gateway.settings import GatewaySettings
 
 HOT = "/v1/chat/completions"
 PLAIN = [(b"content-type", b"text/plain")]
+STRANGER = b"X-Stranger: 1\r\n"
+"""What a request says that is to be turned away for its head."""
+
+
+def turns_away(request: exchange.Request, front: Front) -> bool:
+    is_stranger = b"x-stranger" in request.headers
+    if is_stranger:
+        front.answer(401, PLAIN, b"who are you?")
+    return is_stranger
 
 
 class Call:
@@ -65,15 +74,11 @@ class Fronts:
         given = GatewaySettings.model_validate(settings)
         app.state.settings = given
         envelope.install(app)
-        app.router.routes.insert(
-            0,
-            Route(
-                HOT, Mounted(self._accept, max_body_bytes=given.max_body_bytes), methods=["POST"]
-            ),
-        )
+        mounted = Mounted(self._accept, turns_away, max_body_bytes=given.max_body_bytes)
+        app.router.routes.insert(0, Route(HOT, mounted, methods=["POST"]))
         app.add_api_route("/ordinary", self._ordinary, methods=["GET", "POST"])
         app.state.hot_paths = frozenset({HOT} if fast else ())
-        app.state.accept = self._accept
+        app.state.accept, app.state.turns_away = self._accept, turns_away
         config = uvicorn.Config(
             app,
             loop="uvloop",

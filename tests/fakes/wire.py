@@ -14,7 +14,7 @@ from gateway.http.door import Door
 from gateway.http.exchange import Accept
 from gateway.http.server import HotProtocol
 from gateway.settings import GatewaySettings
-from tests.fakes.fronts import HOT
+from tests.fakes.fronts import HOT, turns_away
 
 QUIET = 20
 """Turns of the loop without an answer, after which none comes."""
@@ -66,9 +66,10 @@ class Wire(asyncio.Transport):
 async def answers(accept: Accept, pieces: Iterable[bytes], *, fast: bool) -> bytes:
     """All that a worker answers to a client that sends these pieces."""
     settings = GatewaySettings()
-    app = Starlette(routes=[Route(HOT, Mounted(accept, max_body_bytes=10**6), methods=["POST"])])
+    mounted = Mounted(accept, turns_away, max_body_bytes=10**6)
+    app = Starlette(routes=[Route(HOT, mounted, methods=["POST"])])
     app.state.hot_paths = frozenset({HOT} if fast else ())
-    app.state.accept = accept
+    app.state.accept, app.state.turns_away = accept, turns_away
     config = uvicorn.Config(app, ws="none", log_level="critical", lifespan="off")
     config.load()
     server = ServerState()

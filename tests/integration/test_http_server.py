@@ -1,14 +1,16 @@
 """Both fronts over real sockets: deadlines, drain, slow readers, clients that leave."""
 
 import re
+import select
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from gateway.http.door import BODIES
 from gateway.http.exchange import Front
-from tests.fakes.fronts import HOT, PLAIN, Fronts
+from tests.fakes.fronts import HOT, PLAIN, STRANGER, Fronts
 
 JSON = [(b"content-type", b"application/json")]
 ORDINARY = b"GET /ordinary HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -206,6 +208,64 @@ def test_a_body_over_the_limit_is_refused_before_it_is_sent() -> None:
 
     assert sent.startswith(b"HTTP/1.1 413 ")
     assert b"connection: close" in sent
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 1000", b"Transfer-Encoding: chunked"])
+def test_a_stranger_is_turned_away_before_the_body_is_sent(fronts: Fronts, framing: bytes) -> None:
+    with client(fronts) as one:
+        one.send(b"POST %b HTTP/1.1\r\nHost: x\r\n%b%b\r\n\r\n" % (HOT.encode(), STRANGER, framing))
+        status, _, body = one.answer()
+
+    assert (status, body) == (401, b"who are you?")
+    assert fronts.calls == []
+
+
+def test_what_a_stranger_goes_on_sending_is_no_request(fronts: Fronts) -> None:
+    with client(fronts) as one:
+        one.send(hot(b"x" * 5000, STRANGER)[:-4000])
+        _, head, _ = one.answer()
+        one.send(hot())
+        after = one.rest()
+
+    assert b"\r\nconnection: close\r\n" in head
+    assert after == b""
+    assert fronts.calls == []
+
+
+@BOTH
+def test_bodies_that_come_slowly_take_only_so_much_memory(request_of: Ask) -> None:
+    with Fronts(max_body_bytes=1000) as fronts, ExitStack() as stack:
+        slow = {(one := stack.enter_context(client(fronts))).socket: one for _ in range(BODIES + 1)}
+        for one in slow.values():
+            one.send(request_of(b"x" * 1000)[:-6])
+        refused, _, _ = select.select(slow, [], [], 10)
+        status, head, _ = slow[refused[0]].answer()
+        for one in slow.values():
+            one.socket.close()
+        again = stack.enter_context(client(fronts))
+        again.send(request_of(b"x"))
+        taken, _, _ = again.answer()
+
+    assert (status, len(refused)) == (503, 1)
+    assert b"\r\nretry-after: " in head
+    assert taken == 200
+
+
+def test_connections_beyond_the_most_are_told_so() -> None:
+    with Fronts(connections=2) as fronts, ExitStack() as stack:
+        two = [stack.enter_context(client(fronts)) for _ in range(2)]
+        for one in two:
+            one.send(hot())
+            one.answer()
+        third = stack.enter_context(client(fronts))
+        third.send(hot())
+        status, head, _ = third.answer()
+        two[0].send(hot(b"still"))
+        _, _, body = two[0].answer()
+
+    assert status == 503
+    assert b"\r\nretry-after: " in head
+    assert body == b"still"
 
 
 @pytest.mark.parametrize(
