@@ -65,6 +65,7 @@ class Worker(asyncio.Protocol):
                 await loop.create_unix_connection(lambda: worker, sock=here)
                 await worker._load(code)
             except _Died as error:
+                worker.kill()
                 if why := refused(told):
                     raise SandboxUnusable(why) from error
                 raise CodeInvalid(f"{code.file}:1: its process died as it loaded") from error
