@@ -58,7 +58,8 @@ class GatewayError(Exception):
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
-        """When to come back; it goes out as ``Retry-After``, in whole seconds, rounded up."""
+        """When to come back; it goes out as ``Retry-After``, in whole seconds, rounded up, and as
+        ``retry-after-ms``, which OpenAI's clients prefer."""
 
 
 class InvalidRequest(GatewayError):
@@ -153,6 +154,8 @@ class RateLimited(GatewayError):
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
+    rates: "Sequence[tuple[bytes, bytes]]" = ()
+    """``x-ratelimit-*`` of whose limit it is, where they are known."""
 
 
 class BudgetSpent(GatewayError):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_UN, flock
 
-from gateway.errors import GatewayError
+from gateway.errors import RateLimited
 from gateway.http.exchange import Headers
 from gateway.keys import Key
 from gateway.limits.bucket import indebted, missing
@@ -112,7 +112,12 @@ class Account:
         finally:
             flock(self._stripe, LOCK_UN)
 
-    def _refusal(self, now: int, tokens: int) -> GatewayError:
+    def _refusal(self, now: int, tokens: int) -> RateLimited:
+        refusal, words = self._reason(now, tokens), self._words
+        refusal.rates = self.rates.at(now, max(words[REQUESTS], now), max(words[TOKENS], now))
+        return refusal
+
+    def _reason(self, now: int, tokens: int) -> RateLimited:
         """Why it is not let in: what takes longest to pass.
 
         What lies further ahead than anything can was written before the clock was set back.

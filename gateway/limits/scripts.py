@@ -73,23 +73,28 @@ local rpm, tpm, most = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local tokens, money = tonumber(ARGV[8]), tonumber(ARGV[9])
 local requests_level, tokens_level, requests_full, tokens_full = 0, 0, now, now
 local requests_wait, tokens_wait = 0, 0
+local requests_were, tokens_were = now, now
 if rpm >= 0 then
   local before = taken('requests', rpm)
+  requests_were = now + math.ceil(before / math.max(rpm, 1))
   requests_level = before + MINUTE_US
   requests_wait = math.ceil((requests_level - rpm * MINUTE_US) / math.max(rpm, 1))
   requests_full = now + math.ceil(requests_level / math.max(rpm, 1))
 end
 if tpm >= 0 then
   local before = taken('tokens', tpm)
+  tokens_were = now + math.ceil(before / math.max(tpm, 1))
   tokens_level = before + tokens * MINUTE_US
   tokens_wait = math.ceil((tokens_level - tpm * MINUTE_US) / math.max(tpm, 1))
   tokens_full = now + math.ceil(tokens_level / math.max(tpm, 1))
 end
 if tokens_wait > math.max(requests_wait, 0) then
-  return {'tokens', now, math.ceil(tokens_level / MINUTE_US) - tokens, tokens_wait}
+  return {'tokens', now, math.ceil(tokens_level / MINUTE_US) - tokens, tokens_wait,
+    requests_were, tokens_were}
 end
 if requests_wait > 0 then
-  return {'requests', now, math.ceil(requests_level / MINUTE_US) - 1, requests_wait}
+  return {'requests', now, math.ceil(requests_level / MINUTE_US) - 1, requests_wait,
+    requests_were, tokens_were}
 end
 local calls, held_tokens, held_money = 0, 0, 0
 for field, text in pairs(hash) do
@@ -103,7 +108,9 @@ for field, text in pairs(hash) do
     end
   end
 end
-if most >= 0 and calls >= most then return {'calls', now, calls, 0} end
+if most >= 0 and calls >= most then
+  return {'calls', now, calls, 0, requests_were, tokens_were}
+end
 for i = 10, #ARGV, 6 do
   local window = ARGV[i]
   turn(window, ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])

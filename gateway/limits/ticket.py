@@ -97,17 +97,22 @@ class RateHeaders:
             away = requests_full - now
             headers += (
                 self._requests,
-                (b"x-ratelimit-remaining-requests", b"%d" % (limit + -away * limit // MINUTE)),
+                (b"x-ratelimit-remaining-requests", b"%d" % _left(limit, away)),
                 (b"x-ratelimit-reset-requests", span(-(-away // MS))),
             )
         if (limit := self._tpm) is not None:
             away = tokens_full - now
             headers += (
                 self._tokens,
-                (b"x-ratelimit-remaining-tokens", b"%d" % (limit + -away * limit // MINUTE)),
+                (b"x-ratelimit-remaining-tokens", b"%d" % _left(limit, away)),
                 (b"x-ratelimit-reset-tokens", span(-(-away // MS))),
             )
         return headers
+
+
+def _left(limit: int, away: int) -> int:
+    """Of a bucket that is full so many nanoseconds from now; none of one in debt."""
+    return max(0, limit + -away * limit // MINUTE)
 
 
 @lru_cache(8192)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, RateLimited
 from gateway.keys import Budget, Key, Window
 from gateway.limits.budgets import parts
 from gateway.limits.refusal import (
@@ -13,7 +13,7 @@ from gateway.limits.refusal import (
     tokens_too_fast,
     too_many,
 )
-from gateway.limits.ticket import MONEY, Spent
+from gateway.limits.ticket import MONEY, RateHeaders, Spent
 from gateway.limits.window import NEVER, bounds, moment
 
 Argument = str | int
@@ -72,17 +72,24 @@ def read(key: Key, reply: Reply, *, tokens: int, money: int) -> Level | GatewayE
     first, second = int(reply[2]), int(reply[3])
     if kind == b"in":
         return now, first * _US, second * _US
-    if kind == b"requests":
-        return requests_too_fast(key, used=first, wait=second * _US)
-    if kind == b"tokens":
-        return tokens_too_fast(key, used=first, requested=tokens, wait=second * _US)
-    if kind == b"calls":
-        return too_many(key, used=first)
+    if kind != b"budget":
+        refusal = _too_much(key, kind, used=first, requested=tokens, wait=second * _US)
+        full = int(reply[4]) * _US, int(reply[5]) * _US
+        refusal.rates = RateHeaders(key.limits).at(now, *full)
+        return refusal
     budget = key.budgets[int(reply[4])]
     until = bounds(budget.window, now)[1]
     if reply[5] == b"tokens":
         return tokens_spent(key, budget, Claim(first, second, tokens, now, until))
     return money_spent(key, budget, Claim(first, second, money, now, until))
+
+
+def _too_much(key: Key, kind: bytes | int, *, used: int, requested: int, wait: int) -> RateLimited:
+    if kind == b"requests":
+        return requests_too_fast(key, used=used, wait=wait)
+    if kind == b"tokens":
+        return tokens_too_fast(key, used=used, requested=requested, wait=wait)
+    return too_many(key, used=used)
 
 
 def spent(key: Key, fields: Mapping[bytes, bytes], clock: int) -> tuple[Spent, ...]:

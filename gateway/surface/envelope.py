@@ -6,7 +6,14 @@ from typing import Any
 
 import msgspec
 
-from gateway.errors import BudgetSpent, Conflict, GatewayError, InvalidRequest, Overloaded
+from gateway.errors import (
+    BudgetSpent,
+    Conflict,
+    GatewayError,
+    InvalidRequest,
+    Overloaded,
+    RateLimited,
+)
 
 RETRY_AFTER_S = 2
 _VALIDATION = re.compile(r"validation error.*?'msg': '([^']+)'", re.DOTALL)
@@ -71,6 +78,10 @@ def headers_of(error: GatewayError) -> dict[str, str]:
     if error.retry_after_s is not None or error.status == 503:
         seconds = RETRY_AFTER_S if error.retry_after_s is None else error.retry_after_s
         headers["retry-after"] = str(max(1, math.ceil(seconds)))
+    if error.retry_after_s is not None:
+        headers["retry-after-ms"] = str(max(1, math.ceil(error.retry_after_s * 1000)))
+    if isinstance(error, RateLimited):
+        headers |= {name.decode(): value.decode() for name, value in error.rates}
     if isinstance(error, (BudgetSpent, Conflict)):
         # OpenAI's clients would try twice more, in vain.
         headers["x-should-retry"] = "false"

@@ -418,3 +418,35 @@ async def test_rates_of_keys_of_one_maker_add_up(limiter: Limiter, key_id: str) 
     let_in = [await admitted(limiter, key, offered=7) for key in (one, two, parent)]
 
     assert let_in == [7, 3, 0]
+
+
+@pytest.mark.parametrize(
+    ("limits", "tokens", "left"),
+    [
+        (
+            Limits(requests_per_minute=1, tokens_per_minute=60),
+            30,
+            {"requests": "0", "tokens": "30"},
+        ),
+        (
+            Limits(requests_per_minute=2, tokens_per_minute=60),
+            40,
+            {"requests": "1", "tokens": "20"},
+        ),
+        (Limits(requests_per_minute=2, concurrency=1), 0, {"requests": "1"}),
+    ],
+)
+async def test_a_refusal_says_what_is_left(
+    limiter: Limiter, key_id: str, limits: Limits, tokens: int, left: dict[str, str]
+) -> None:
+    key = Key(key_id, "ci", "acme", limits=limits)
+    ticket = await admit(limiter, key, tokens=tokens)
+
+    error = await refused(limiter, key, tokens=tokens)
+
+    assert isinstance(error, RateLimited)
+    told = {name.decode(): value.decode() for name, value in error.rates}
+    for what, number in left.items():
+        assert told[f"x-ratelimit-remaining-{what}"] == number
+    assert told.keys() == {name.decode() for name, _ in ticket.headers}
+    ticket.cancel()

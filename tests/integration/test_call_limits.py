@@ -30,7 +30,9 @@ async def test_beyond_its_rate_a_key_is_told_when_to_come_back(gateway: Gateway)
     assert first.headers["x-ratelimit-limit-requests"] == "2"
     assert first.headers["x-ratelimit-remaining-requests"] == "1"
     assert refused.json()["error"]["code"] == "rate_limit_exceeded"
-    assert int(refused.headers["retry-after"]) > 0
+    assert 0 < int(refused.headers["retry-after-ms"]) <= 1000 * int(refused.headers["retry-after"])
+    assert refused.headers["x-ratelimit-limit-requests"] == "2"
+    assert refused.headers["x-ratelimit-remaining-requests"] == "0"
     assert len(gateway.vllm.asked) == len(gateway.spooled()) == 2
 
 

@@ -106,11 +106,14 @@ def test_a_refusal_that_is_no_text_is_still_told() -> None:
     [
         (InvalidRequest("x"), {}),
         (Unauthorized("x"), {"www-authenticate": "Bearer"}),
-        (RateLimited("x", retry_after_s=2.1), {"retry-after": "3"}),
-        (RateLimited("x", retry_after_s=0.0), {"retry-after": "1"}),
+        (RateLimited("x", retry_after_s=2.1), {"retry-after": "3", "retry-after-ms": "2100"}),
+        (RateLimited("x", retry_after_s=0.0), {"retry-after": "1", "retry-after-ms": "1"}),
         (Unavailable("x"), {"retry-after": "2"}),
-        (Overloaded("x", retry_after_s=1.0), {"retry-after": "1"}),
-        (BudgetSpent("x", retry_after_s=60), {"retry-after": "60", "x-should-retry": "false"}),
+        (Overloaded("x", retry_after_s=1.0), {"retry-after": "1", "retry-after-ms": "1000"}),
+        (
+            BudgetSpent("x", retry_after_s=60),
+            {"retry-after": "60", "retry-after-ms": "60000", "x-should-retry": "false"},
+        ),
         (Conflict("x"), {"x-should-retry": "false"}),
     ],
 )
