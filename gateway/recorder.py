@@ -264,6 +264,11 @@ def _with_what_bodies_tell(
     if error_type is None and read(body).failed:
         # vLLM tells of its failure inside the stream.
         error_type = "engine_error"
-    known = {name: value for name, value in told(msgspec.Raw(body)).items() if value is not None}
+    # The tokens of several choices that were cut are in no single event: what is known stands.
+    known = {
+        name: value
+        for name, value in told(msgspec.Raw(body)).items()
+        if value is not None and getattr(record, name) is None
+    }
     known |= {"prompt_hash": prompt_hash(request), "error_type": error_type}
     return msgspec.structs.replace(record, **known)

@@ -232,6 +232,20 @@ def test_of_a_cut_stream_without_bodies_the_log_learns_what_had_come(
     assert (by_cut.sse, bytes(by_cut.request)) == (None, b"null")
 
 
+def test_what_the_gateway_metered_stands_whatever_the_last_event_of_a_cut_stream_says(
+    flowing: SpoolWriter, tmp_path: Path
+) -> None:
+    one = exchange(store=False)
+    one.usage = Usage(prompt_tokens=9, completion_tokens=7)
+    one.received(b'data: {"choices":[{"index":1}],"usage":{"completion_tokens":3}}\n\n')
+
+    record(Recorder(flowing), one, error_type="client_disconnect", cut=True)
+
+    (kept,) = spooled(tmp_path)
+    assert isinstance(kept, Invocation)
+    assert (kept.input_tokens, kept.output_tokens) == (9, 7)
+
+
 def test_only_what_was_answered_is_stored(flowing: SpoolWriter, tmp_path: Path) -> None:
     recorder = Recorder(flowing)
 
