@@ -20,6 +20,8 @@ AT_ONCE = 64
 REPORT_S = 2.0
 UP_WITHIN_S = 60.0
 CHURN_S = 0.5
+BUSY = {"free": 3, "wide": 4}
+"""Keys that are used more than others: they have room."""
 KEPT_REVOKED = 20
 """How many revoked keys still knock."""
 
@@ -103,7 +105,8 @@ class Storm:
     def _make_keys(self) -> None:
         for tenant in TENANTS:
             for name, (limits, budgets) in KINDS.items():
-                self._holders.append(self.world.make(name, tenant, limits=limits, budgets=budgets))
+                holder = self.world.make(name, tenant, limits=limits, budgets=budgets)
+                self._holders += [holder] * BUSY.get(name, 1)
             self._fleeting.append(self.world.make("fleeting", tenant, budgets=BUDGETS))
 
     def _holder(self, rng: random.Random) -> Holder:
