@@ -88,17 +88,17 @@ async def _worker(
         recorder = Recorder(spool, best_effort=settings.best_effort)
         fleet = Fleet(now=time.monotonic, seed=secrets.token_bytes(8))
         capacity = Capacity(settings.capacity)
+        limiter = open_limits(settings.limits, worker=settings.worker)
+        stack.push_async_callback(limiter.close)
+        state.tell(limiter.keep)
         telemetry, board = stack.enter_context(
             watched(
                 settings,
-                vitals=partial(vitals, state, fleet, capacity, recorder, limit=settings.capacity),
+                vitals=partial(vitals, state, fleet, capacity, recorder, limiter),
                 urls=partial(urls, state),
                 now=lambda: now().timestamp(),
             )
         )
-        limiter = open_limits(settings.limits, worker=settings.worker)
-        stack.push_async_callback(limiter.close)
-        state.tell(limiter.keep)
         providers = Providers(settings.models, os.environ)
         stack.push_async_callback(providers.close)
         guards = Guards(settings.models, os.environ)

@@ -28,7 +28,7 @@ _GREEDY_S = 2.0
 class Capacity:
     """Counts of one worker; for one thread. Every step takes the same time."""
 
-    __slots__ = ("_common", "_last", "_limit", "_tenants", "refused", "running")
+    __slots__ = ("_common", "_last", "_limit", "_tenants", "running")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -37,7 +37,6 @@ class Capacity:
         self._tenants: dict[str, int] = {}
         self.running = 0
         """Calls under way."""
-        self.refused = 0
 
     @property
     def limit(self) -> int:
@@ -49,7 +48,6 @@ class Capacity:
         tenants = self._tenants
         mine = tenants.get(tenant, 0)
         if self.running >= self._common and self.running >= self._room(mine):
-            self.refused += 1
             raise self._refusal(tenant)
         tenants[tenant] = mine + 1
         self.running += 1

@@ -7,6 +7,7 @@ import psutil
 
 from gateway.capacity import Capacity
 from gateway.fleet import Fleet
+from gateway.limits import Limiter
 from gateway.recorder import Recorder
 from gateway.state import State
 from gateway.telemetry import Vitals
@@ -15,15 +16,16 @@ _process = psutil.Process(os.getpid())
 
 
 def vitals(
-    state: State, fleet: Fleet, capacity: Capacity, recorder: Recorder, *, limit: int
+    state: State, fleet: Fleet, capacity: Capacity, recorder: Recorder, limiter: Limiter
 ) -> Vitals:
-    """As of now; ``limit`` is the capacity's. Reads plain numbers: any thread may call it."""
+    """As of now. Reads plain numbers: any thread may call it."""
     return Vitals(
         in_flight=capacity.running,
-        capacity=limit,
+        capacity=capacity.limit,
         memory_bytes=_process.memory_info().rss,
         state_age_s=state.age_s,
         records_dropped=recorder.dropped,
+        limits_unchecked=limiter.unchecked,
         engines={
             engine.engine_id: (fleet.calls(engine.engine_id), fleet.benched(engine.engine_id))
             for engine in state.snapshot.engines

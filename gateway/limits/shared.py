@@ -22,6 +22,8 @@ class SharedLimits:
     """One worker's view; for one thread. Make it after any fork: a child would share its life."""
 
     remote: Literal[False] = False
+    unchecked: Literal[0] = 0
+    """Nobody else has to answer."""
 
     def __init__(self, directory: Path, *, now: Callable[[], int] = time.time_ns) -> None:
         """Raises LimitsUnusable."""

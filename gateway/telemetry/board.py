@@ -37,6 +37,8 @@ class Vitals(msgspec.Struct, frozen=True):
     """Answers given without a record, of this life."""
     engines: dict[str, tuple[int, bool]]
     """By engine: the calls under way, and whether it is left alone for having failed."""
+    limits_unchecked: int = 0
+    """Requests let in because Redis did not answer, of this life."""
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -49,9 +51,13 @@ class Page(msgspec.Struct, frozen=True):
 
     @property
     def total(self) -> Counts:
-        """The counts of all lives, this one's dropped records among them."""
-        dropped = self.counts.records_dropped + self.vitals.records_dropped
-        return msgspec.structs.replace(self.counts, records_dropped=dropped)
+        """The counts of all lives, those that this one's vitals tell among them."""
+        before, now = self.counts, self.vitals
+        return msgspec.structs.replace(
+            before,
+            records_dropped=before.records_dropped + now.records_dropped,
+            limits_unchecked=before.limits_unchecked + now.limits_unchecked,
+        )
 
 
 _page = msgspec.msgpack.Decoder(Page)

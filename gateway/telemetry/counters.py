@@ -106,6 +106,8 @@ class Counts(msgspec.Struct):
     spans_dropped: int = 0
     records_dropped: int = 0
     """Answers that were given without a record."""
+    limits_unchecked: int = 0
+    """Requests that were let in though nobody could be asked for their limits."""
 
     def begun(self, key: CallKey) -> Series:
         """The series of ``key``, new; one of ``other`` aliases when there are too many."""
@@ -128,6 +130,7 @@ class Counts(msgspec.Struct):
             spans_exported=self.spans_exported + other.spans_exported,
             spans_dropped=self.spans_dropped + other.spans_dropped,
             records_dropped=self.records_dropped + other.records_dropped,
+            limits_unchecked=self.limits_unchecked + other.limits_unchecked,
         )
 
 

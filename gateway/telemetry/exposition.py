@@ -143,6 +143,7 @@ def _events(text: Text, total: Counts) -> None:
     )
     for name, meaning, value in (
         ("records_dropped", "Answers given without a record.", total.records_dropped),
+        ("limits_unchecked", "Requests let in while Redis was away.", total.limits_unchecked),
         ("spans_exported", "Spans that a collector took.", total.spans_exported),
         ("spans_dropped", "Spans that no collector took.", total.spans_dropped),
     ):

@@ -5,8 +5,10 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 
 from gateway.errors import LimitsUnusable, RateLimited
@@ -14,6 +16,7 @@ from gateway.keys import Budget, Key, Limits, Window
 from gateway.limits import open_limits
 from gateway.limits.remote import RemoteLimits
 from gateway.limits.wire import LEASE_S
+from tests.integration.conftest import Gateway
 from tests.redis_process import RedisProcess, running_redis
 
 KEY = Key(
@@ -118,3 +121,23 @@ async def test_redis_own_clock_counts_where_no_other_is_given(redis: RedisProces
 def test_a_url_that_is_none_of_redis_is_refused() -> None:
     with pytest.raises(LimitsUnusable, match="not a URL of Redis"):
         open_limits("redis://127.0.0.1:port")
+
+
+@pytest.fixture
+def settings(redis: RedisProcess) -> dict[str, object]:
+    return {"GATEWAY_LIMITS": redis.url}
+
+
+async def test_what_is_let_in_unchecked_is_told(gateway: Gateway, redis: RedisProcess) -> None:
+    limits = Limits(requests_per_minute=1)
+    _, secret = gateway.keys.create("ci", tenant="acme", at=datetime.now(UTC), limits=limits)
+    redis.stop()
+
+    answers = [
+        await gateway.post("/v1/chat/completions", gateway.body(), authorization=f"Bearer {secret}")
+        for _ in range(2)
+    ]
+    told = await asyncio.to_thread(httpx.get, f"{gateway.url}/metrics")
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert "ratchet_limits_unchecked_total 2" in told.text.splitlines()

@@ -87,13 +87,14 @@ def test_a_worker_that_comes_back_goes_on_where_its_last_scrape_was(tmp_path: Pa
     assert after["ratchet_worker_starts_total", "worker=w0"] == 2
 
 
-def test_records_dropped_in_earlier_lives_still_count(tmp_path: Path) -> None:
-    dropped = Vitals(0, 512, 1, 0.0, records_dropped=4, engines={})
-    board(tmp_path, "w0", vitals=dropped).pages()
+def test_what_vitals_told_in_earlier_lives_still_counts(tmp_path: Path) -> None:
+    told = Vitals(0, 512, 1, 0.0, records_dropped=4, engines={}, limits_unchecked=2)
+    board(tmp_path, "w0", vitals=told).pages()
 
-    seen = samples(board(tmp_path, "w0", vitals=dropped))
+    seen = samples(board(tmp_path, "w0", vitals=told))
 
     assert seen["ratchet_records_dropped_total",] == 8
+    assert seen["ratchet_limits_unchecked_total",] == 4
 
 
 def test_a_worker_long_gone_counts_with_its_calls_but_not_with_its_vitals(tmp_path: Path) -> None:
