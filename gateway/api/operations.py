@@ -23,7 +23,6 @@ MODELS: Sequence[tuple[type[BaseModel], Literal["validation", "serialization"]]]
 JSON = "application/json"
 _READ = (400, 401, 403, 408, 413, 429, 503)
 _FOUND = (*_READ, 404)
-_MADE = (*_READ, 409)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,6 @@ _FEEDBACK: Mapping[str, Any] = {
     "summary": "Say how good an answer or an episode was",
     "body": {"anyOf": [ref("FeedbackIn"), ref("PortkeyFeedbackIn")]},
     "answer": {"anyOf": [ref("FeedbackTaken"), ref("PortkeyFeedbackTaken")]},
-    "errors": _MADE,
     "parameters": (_ONCE,),
 }
 
@@ -119,7 +117,7 @@ OPERATIONS: Sequence[Operation] = (
         "stored completions",
         "Replace its metadata",
         ref("StoredCompletion"),
-        (*_FOUND, 409),
+        _FOUND,
         body=ref("MetadataIn"),
         parameters=(_ONCE,),
     ),
@@ -148,7 +146,6 @@ OPERATIONS: Sequence[Operation] = (
         "feedback",
         "The same in Langfuse's shape",
         ref("ScoreTaken"),
-        _MADE,
         body=ref("ScoreIn"),
         parameters=(_ONCE,),
     ),
@@ -158,7 +155,7 @@ OPERATIONS: Sequence[Operation] = (
         "keys",
         "Make a key no wider than your own",
         ref("NewKeyOut"),
-        _MADE,
+        (*_READ, 409),
         "admin",
         body=ref("KeyIn"),
         parameters=(_ONCE,),
@@ -185,7 +182,7 @@ OPERATIONS: Sequence[Operation] = (
         "erasures",
         "Forget an end user, or one call",
         ref("Erasure"),
-        (*_FOUND, 409),
+        _FOUND,
         "admin",
         body=ref("ErasureIn"),
         parameters=(_ONCE,),

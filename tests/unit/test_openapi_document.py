@@ -49,6 +49,17 @@ def test_examples_are_what_the_surfaces_take() -> None:
             assert set(surface.fields.required) <= set(example["value"])
 
 
+def test_only_making_a_key_can_conflict_with_what_is_there() -> None:
+    told = {
+        (method, path)
+        for path, item in document()["paths"].items()
+        for method, operation in item.items()
+        if "409" in operation["responses"]
+    }
+
+    assert told == {("post", "/v1/keys")}
+
+
 def references(inside: Any) -> set[str]:
     if isinstance(inside, dict):
         own = {inside["$ref"]} if isinstance(inside.get("$ref"), str) else set()
