@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 
 from gateway.api.caller import state_of
-from gateway.log.spool import SUFFIX
+from gateway.log.segment import sizes
 from gateway.names import answerable
 from gateway.recorder import Recorder
 from gateway.settings import GatewaySettings
@@ -42,20 +42,9 @@ async def ready(request: Request, state: Annotated[State, Depends(state_of)]) ->
         "aliases": aliases,
         "state": {"following": state.following, "age_s": round(state.age_s, 3)},
         "spool": {
-            "waiting_bytes": _size(settings),
+            "waiting_bytes": sum(sizes(settings.spool).values()),
             "dropped": recorder.dropped,
             "error": recorder.error,
         },
     }
     return JSONResponse(body, 200 if is_ready else 503)
-
-
-def _size(settings: GatewaySettings) -> int:
-    """Bytes of all workers' segments, ingested or not: a segment goes when it is full or old."""
-    size = 0
-    for segment in settings.spool.glob(f"*{SUFFIX}"):
-        try:
-            size += segment.stat().st_size
-        except FileNotFoundError:  # ingested meanwhile
-            continue
-    return size

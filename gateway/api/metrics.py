@@ -4,12 +4,10 @@ It needs no key, as Prometheus expects it: keep the path on the private network.
 aliases and engines, never keys, tenants or what was said.
 """
 
-from pathlib import Path
-
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from gateway.log.spool import SUFFIX
+from gateway.log.segment import stats
 from gateway.names import answerable
 from gateway.settings import GatewaySettings
 from gateway.state import State
@@ -33,24 +31,12 @@ def metrics(request: Request) -> Response:
 
 def _house(state: State, settings: GatewaySettings, *, now: float) -> House:
     snapshot = state.snapshot
-    waiting = _segments(settings.spool)
+    waiting = stats(settings.spool).values()
     return House(
         engines=tuple(
             Engine(engine.engine_id, engine.base, engine.state) for engine in snapshot.engines
         ),
         ready=answerable(snapshot, settings.models),
-        spool_bytes=sum(size for size, _ in waiting),
-        spool_oldest_s=max((now - written for _, written in waiting), default=0.0),
+        spool_bytes=sum(segment.st_size for segment in waiting),
+        spool_oldest_s=max((now - segment.st_mtime for segment in waiting), default=0.0),
     )
-
-
-def _segments(spool: Path) -> list[tuple[int, float]]:
-    """Size and last write of all workers' segments; those that are in the log go away."""
-    found = []
-    for segment in spool.glob(f"*{SUFFIX}"):
-        try:
-            stat = segment.stat()
-        except FileNotFoundError:  # ingested meanwhile
-            continue
-        found.append((stat.st_size, stat.st_mtime))
-    return found

@@ -108,10 +108,15 @@ def born(name: str) -> str:
     return name.removesuffix(SUFFIX)[-_UUID_LENGTH:]
 
 
-def sizes(spool: Path) -> dict[str, int]:
-    """How much each segment holds; one that goes meanwhile is left out."""
+def stats(spool: Path) -> dict[str, os.stat_result]:
+    """Each segment of any worker, by name; one that goes meanwhile is left out."""
     found = {}
     for path in spool.glob(f"*{SUFFIX}"):
         with suppress(FileNotFoundError):
-            found[path.name] = path.stat().st_size
+            found[path.name] = path.stat()
     return found
+
+
+def sizes(spool: Path) -> dict[str, int]:
+    """How much each segment holds, ingested or not: it goes when it is full or old."""
+    return {name: stat.st_size for name, stat in stats(spool).items()}
