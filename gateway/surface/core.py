@@ -33,6 +33,8 @@ class Surface(ABC):
     operation: ClassVar[str]
     """What is done, in the words of OpenTelemetry's GenAI conventions."""
     fields: ClassVar[Fields]
+    id_header: ClassVar[bytes | None] = None
+    """Where its clients look for the request's id, beside ``x-request-id``."""
 
     def parse(self, body: bytes) -> Parsed:
         """Raises InvalidRequest for what the gateway does not take, all refused fields named."""
@@ -84,4 +86,4 @@ class Surface(ABC):
 
     def refusal(self, payload: bytes) -> bytes:
         """The engine's own 4xx as the gateway's."""
-        return self.error(refused(payload))
+        return self.error(refused(payload, self.path))

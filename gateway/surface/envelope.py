@@ -17,6 +17,7 @@ from gateway.errors import (
 
 RETRY_AFTER_S = 2
 _VALIDATION = re.compile(r"validation error.*?'msg': '([^']+)'", re.DOTALL)
+_NO_ENDPOINT = {"detail": "Not Found"}
 _ANTHROPIC = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -54,13 +55,20 @@ def anthropic(error: GatewayError) -> bytes:
     return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
 
 
-def refused(payload: bytes) -> InvalidRequest:
+def refused(payload: bytes, path: str) -> InvalidRequest:
     """vLLM's own 4xx in our terms: the field without its path, the sentence without Python.
 
-    Its validation errors read ``1 validation error: {'loc': 'body.temperature', 'msg': ...}``.
+    Its validation errors read ``1 validation error: {'loc': 'body.temperature', 'msg': ...}``. An
+    engine has only the endpoints that its model is made for.
     """
     try:
-        error = msgspec.json.decode(payload)["error"]
+        told = msgspec.json.decode(payload)
+        if told == _NO_ENDPOINT:
+            return InvalidRequest(
+                f"This model does not answer {path}: its engine serves it for something else.",
+                param="model",
+            )
+        error = told["error"]
         message, param = str(error["message"]), error.get("param")
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
         return InvalidRequest(payload.decode("utf-8", "replace"))

@@ -47,6 +47,7 @@ class Messages(Surface):
 
     path = "/v1/messages"
     operation = "chat"
+    id_header = b"request-id"
     fields = Fields(
         required=("model", "messages", "max_tokens"),
         passed={

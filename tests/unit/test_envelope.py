@@ -121,3 +121,10 @@ def test_headers_say_when_and_whether_to_come_back(
     error: GatewayError, headers: dict[str, str]
 ) -> None:
     assert headers_of(error) == headers
+
+
+def test_an_endpoint_that_an_engine_lacks_is_named() -> None:
+    said = json.loads(SURFACES["/v1/embeddings"].refusal(b'{"detail":"Not Found"}'))
+
+    assert "does not answer /v1/embeddings" in said["error"]["message"]
+    assert said["error"]["param"] == "model"
