@@ -30,9 +30,11 @@ from gateway.http.server import HotProtocol
 from gateway.log.cipher import Keyring
 from gateway.log.subject import SubjectKey
 from gateway.settings import GatewaySettings
+from serving.errors import DatabaseUnusable
 
 UNUSABLE = (
     CostMapInvalid,
+    DatabaseUnusable,
     GuardUnusable,
     LimitsUnusable,
     SpoolError,
@@ -119,7 +121,8 @@ def _line(error: Exception) -> str:
     if isinstance(error, SQLAlchemyError):
         said = error.orig if isinstance(error, DBAPIError) else error
         return f"GATEWAY_DATABASE: {said}".splitlines()[0]
-    return str(error).splitlines()[0]
+    setting = "GATEWAY_DATABASE: " if isinstance(error, DatabaseUnusable) else ""
+    return setting + str(error).splitlines()[0]
 
 
 def _app(settings: GatewaySettings) -> FastAPI:

@@ -17,6 +17,8 @@ from sqlalchemy.engine import Connection, Dialect, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from serving.errors import DatabaseUnusable
+
 BUSY_TIMEOUT_MS = 15_000
 """How long a writer waits for another process's transaction before it gives up."""
 
@@ -47,11 +49,12 @@ def open_database(url: str) -> Engine:
     """Connections to ``url``; for SQLite the file's folder is made and WAL switched on.
 
     Writes are synced to the disk before a commit returns: an alias never moves on a
-    verdict that a power cut takes back.
+    verdict that a power cut takes back. Raises DatabaseUnusable without a driver, SQLAlchemyError
+    for a URL that is none.
     """
     parsed = sa.make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return sa.create_engine(parsed, pool_pre_ping=True)
+        return _open_server(parsed)
     if parsed.database in (None, "", ":memory:"):
         raise ValueError("the state needs a file: several processes share it")
     Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
@@ -92,6 +95,16 @@ def write(engine: Engine) -> Iterator[Connection]:
     """
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
         yield connection
+
+
+def _open_server(url: sa.URL) -> Engine:
+    try:
+        return sa.create_engine(url, pool_pre_ping=True)
+    except ModuleNotFoundError as error:
+        raise DatabaseUnusable(
+            f"{url.render_as_string()} needs a driver that is not installed: "
+            f"pip install {error.name}"
+        ) from error
 
 
 def _complete(connection: Connection, table: sa.Table) -> None:

@@ -6,6 +6,7 @@ ServingError
 │   └── EngineRefused       the engine answered and said no: the request is at fault
 ├── ArtifactInvalid         an adapter that vLLM cannot serve safely: the trainer's fault
 ├── ProbeFailed             an adapter that loaded but does not change the answers
+├── DatabaseUnusable        no driver for the database of the state: the operator's fault
 ├── LaunchError             vLLM cannot be started as configured: the operator's fault
 └── RegistryError
     ├── UnknownAlias        no such alias is declared
@@ -42,6 +43,10 @@ class ArtifactInvalid(ServingError):
 
 class ProbeFailed(ServingError):
     """The adapter loaded without an error but does not behave as itself."""
+
+
+class DatabaseUnusable(ServingError):
+    """The driver for that kind of database is not installed."""
 
 
 class LaunchError(ServingError):

@@ -17,6 +17,14 @@ from tests.integration.conftest import free_port
         ({"GATEWAY_LIMITS": "{file}/limits"}, "cannot count in {file}/limits: Not a directory"),
         ({"GATEWAY_DATABASE": "sqlite:///{file}"}, "GATEWAY_DATABASE: file is not a database"),
         ({"GATEWAY_DATABASE": "nonsense"}, "GATEWAY_DATABASE: Could not parse"),
+        (
+            {"GATEWAY_DATABASE": "mysql+nodriver://u:secret@db/x"},
+            "GATEWAY_DATABASE: Can't load plugin: sqlalchemy.dialects:mysql.nodriver",
+        ),
+        (
+            {"GATEWAY_DATABASE": "mssql+pyodbc://u:secret@db/x"},
+            "//u:***@db/x needs a driver that is not installed: pip install pyodbc",
+        ),
         ({"GATEWAY_HOST": "192.0.2.1"}, "cannot listen on 192.0.2.1:"),
         ({"GATEWAY_PORT": "none"}, "GATEWAY_PORT: "),
     ],
