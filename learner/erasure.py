@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 REMOVAL_S = 30.0
 """How long whoever wants it removed now waits for that; it goes on all the same."""
+
+REMOVAL_GAP = timedelta(minutes=10)
+"""From the end of a removal that was asked for to the next one: each writes the log anew."""
 
 _ROWS = """
 SELECT e.id::VARCHAR AS id, e.ts, e.tenant, e.scope, e.subject_id,
@@ -80,6 +83,7 @@ class Erasures:
         self._now = now
         self._remover = ThreadPoolExecutor(1, "removal")
         self._removing = threading.Lock()
+        self._removed_at: datetime | None = None
 
     def ask(
         self,
@@ -93,7 +97,8 @@ class Erasures:
         """Erase, and the receipt. Nothing found is an erasure, too: of what turns up late.
 
         An ``erasure_id`` that was taken before is answered with its receipt, as it is by now.
-        Raises RateLimited while another removal runs, or SpoolError, when it was not taken;
+        Raises RateLimited while another removal runs or so soon after it, or SpoolError, when it
+        was not taken;
         StoreError when it was, but the log cannot be read right now.
         """
         known = None if erasure_id is None else self.get(str(erasure_id), tenant=tenant)
@@ -165,6 +170,7 @@ class Erasures:
                 retry_after_s=REMOVAL_S,
             )
         try:
+            self._await_turn()
             self._write(erasure)
             removal = self._remover.submit(self._remove)
         except BaseException:
@@ -177,10 +183,25 @@ class Erasures:
         except StoreError:
             logger.exception("the removal failed; it is repeated within a day")
 
+    def _await_turn(self) -> None:
+        """Raises RateLimited when the last removal is not long enough ago."""
+        if self._removed_at is None:
+            return
+        wait = self._removed_at + REMOVAL_GAP - self._now()
+        if timedelta(0) < wait <= REMOVAL_GAP:  # longer only when the clock was set back
+            raise RateLimited(
+                "A removal was done just now, and nothing was taken. Please send this again in "
+                f"{wait.total_seconds():.0f} s, or without remove_now: then it is removed within "
+                "a day.",
+                param="remove_now",
+                retry_after_s=wait.total_seconds(),
+            )
+
     def _remove(self) -> None:
         try:
             self._upkeep.remove()
         finally:
+            self._removed_at = self._now()
             self._removing.release()
 
     def _receipt(self, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,7 +64,8 @@ Desk = Annotated[Erasures, Depends(_erasures)]
 def erase(body: ErasureIn, tenant: Tenant, erasures: Desk, erasure_id: NewId) -> dict[str, Any]:
     """Forget somebody. On return no query sees them; ``status`` says whether a file does.
 
-    Only one removal runs at a time: another with ``remove_now`` meanwhile is 429, and not taken.
+    Only one removal runs at a time, and the next ten minutes later: another with ``remove_now``
+    before is 429, and not taken.
     """
     whom = body.whom
     return erasures.ask(

@@ -205,7 +205,7 @@ def test_an_erasure_sent_again_is_the_same_erasure(house: House) -> None:
     assert [one["id"] for one in house.erasures.recent(tenant="default")] == [str(identity)]
 
 
-def test_one_removal_runs_at_a_time(house: House) -> None:
+def test_one_removal_runs_at_a_time_and_the_next_ten_minutes_later(house: House) -> None:
     everywhere(house)
     ask = partial(house.erasures.ask, Whom(user=USER), tenant="default", remove_now=True)
 
@@ -217,9 +217,14 @@ def test_one_removal_runs_at_a_time(house: House) -> None:
             with pytest.raises(RateLimited) as refused:
                 ask()
         done = first.result()
+    house.clock[0] += timedelta(minutes=9)
+    with pytest.raises(RateLimited) as soon:
+        ask()
+    house.clock[0] += timedelta(minutes=1)
     afterwards = ask()
 
     assert refused.value.retry_after_s
+    assert soon.value.retry_after_s == 60
     assert (done["status"], afterwards["status"]) == ("removed", "removed")
     assert len(house.erasures.recent(tenant="default")) == 2
 
@@ -326,6 +331,7 @@ def test_a_snapshot_rebuilt_twice_is_followed_to_its_newest(house: House) -> Non
     _, others, built = everywhere(house)
     first = house.erasures.ask(Whom(user=USER), tenant="default", remove_now=True)
     once = first["datasets"][0]["rebuilt_as"]
+    house.clock[0] += timedelta(minutes=10)
 
     second = house.erasures.ask(Whom(invocation_id=others[0].id), tenant="default", remove_now=True)
 
