@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import resource
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -62,6 +63,7 @@ def main() -> None:
         sys.exit(f"the gateway cannot start: {where}: {problem['msg']}")
     except (CostMapInvalid, KeyUnavailable, SettingsError) as error:
         sys.exit(f"the gateway cannot start: {error}")
+    _take_descriptors()
     listener = _listener(settings)
     unusable = _told_apart(app)
     config = uvicorn.Config(
@@ -82,6 +84,12 @@ def main() -> None:
         if unusable:
             sys.exit(f"the gateway cannot start: {_line(unusable[0])}")
         raise
+
+
+def _take_descriptors() -> None:
+    """All that the system would give: the soft limit is for programs that know no better."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _listener(settings: GatewaySettings) -> socket.socket:

@@ -1,5 +1,7 @@
 """The client's side of a call: what it is given, and what is recorded before its last byte."""
 
+import asyncio
+import logging
 from collections.abc import Callable
 from time import perf_counter
 
@@ -13,6 +15,8 @@ from gateway.recorder import Exchange
 from gateway.routing import Plan
 from gateway.surface import Events, Hidden, Surface
 from gateway.telemetry import Trace
+
+logger = logging.getLogger(__name__)
 
 CLIENT_CLOSED_REQUEST = 499
 """What the record says, as nginx does, when the client left before any answer began."""
@@ -32,8 +36,8 @@ class Answering:
     __slots__ = (
         "_answered_at", "_asked_at", "_asking", "_begun", "_body", "_ended", "_error", "_events",
         "_front", "_gone", "_heard", "_hidden", "_last", "_leg", "_over", "_status", "_streams",
-        "_ticket", "_tried_at", "_worker", "allowed", "attempts", "exchange", "plan", "surface",
-        "trace",
+        "_task", "_ticket", "_tried_at", "_worker", "allowed", "attempts", "exchange", "plan",
+        "surface", "trace",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - what was found out before
@@ -60,6 +64,8 @@ class Answering:
         self._ticket: Ticket = FREE
         self._ended = ended
         self._leg: Leg | None = None
+        self._task: asyncio.Task[None] | None = None
+        """What asks the guards, where there are any."""
         self._hidden: Hidden
         self._events: Events
         self._status = 0
@@ -74,6 +80,33 @@ class Answering:
     def overhead_s(self) -> float:
         """What the gateway took: until the engine was asked, and since it answered."""
         return self._asked_at - self.exchange.started + perf_counter() - self._answered_at
+
+    def broke(self, why: Exception) -> None:
+        """Our own fault: the call ends and holds nothing more, the others go on."""
+        logger.error("call %s failed", self.exchange.request_id, exc_info=why)
+        error = GatewayError("The gateway failed. It has logged why.")
+        leg, self._leg = self._leg, None
+        if leg is not None:
+            leg.cancel()
+        self._engine_free()
+        if not self._over:
+            try:
+                self._refuse(error)
+            except Exception:
+                logger.exception("call %s cannot be recorded", self.exchange.request_id)
+            else:
+                return
+        self._ticket.cancel()
+        if self._begun:
+            self._front.abort()
+        else:
+            self._front.answer(error.status, headers.of_refusal(error), self.surface.error(error))
+        self._ended(self, None)
+
+    def _engine_free(self, *, failed: bool = False) -> None:
+        if self._asking:
+            self._asking = False
+            self._worker.fleet.end(self.exchange.target.engine_id, failed=failed)
 
     def _begin(self) -> None:
         if not self._begun:
@@ -129,6 +162,9 @@ class Answering:
         try:
             if not self._gone:
                 self._finish()
+        except BaseException:
+            self._front.abort()
+            raise
         finally:
             self._ended(self, record)
 

@@ -35,7 +35,10 @@ class Call(Answering):
             ticket.cancel()
             self._ended(self, None)
             return
-        self._ask(self.plan.targets[0])
+        try:
+            self._ask(self.plan.targets[0])
+        except Exception as error:  # noqa: BLE001 - a border: of one call
+            self.broke(error)
         self._asked_at = perf_counter()
 
     def give_up(self) -> None:
@@ -46,7 +49,10 @@ class Call(Answering):
             self._leg.cancel()
             self._leg = None
         self._engine_free()
-        self._refuse(Unavailable("The gateway is shutting down. Please retry."))
+        try:
+            self._refuse(Unavailable("The gateway is shutting down. Please retry."))
+        except Exception as error:  # noqa: BLE001 - a border: of one call
+            self.broke(error)
 
     # What the client brings about.
 
@@ -77,16 +83,19 @@ class Call(Answering):
             return
         if self._over:
             return
-        self.exchange.received(piece)
-        out = self._events.feed(piece)
-        if self._events.ended:
-            self._answered_at = perf_counter()
-            self._engine_free()
-            if self._leg is not None:
-                self._leg.resume()  # for the connection's sake: what is left is framing
-            self._streamed(out)
-        elif out:
-            self._relay(out)
+        try:
+            self.exchange.received(piece)
+            out = self._events.feed(piece)
+            if self._events.ended:
+                self._answered_at = perf_counter()
+                self._engine_free()
+                if self._leg is not None:
+                    self._leg.resume()  # for the connection's sake: what is left is framing
+                self._streamed(out)
+            elif out:
+                self._relay(out)
+        except Exception as error:  # noqa: BLE001 - a border: of one call
+            self.broke(error)
 
     def done(self) -> None:
         """It is whole."""
@@ -95,11 +104,14 @@ class Call(Answering):
             return
         self._answered_at = perf_counter()
         self._engine_free()
-        if self._streams:
-            self._trouble(self._unavailable("ended the stream early"))
-        else:
-            body = self._body
-            self._judge(body[0] if len(body) == 1 else b"".join(body))
+        try:
+            if self._streams:
+                self._trouble(self._unavailable("ended the stream early"))
+            else:
+                body = self._body
+                self._judge(body[0] if len(body) == 1 else b"".join(body))
+        except Exception as error:  # noqa: BLE001 - a border: of one call
+            self.broke(error)
 
     def failed(self, why: str) -> None:  # noqa: ARG002 - it may name what is not the client's
         """There is no answer, or no more of it."""
@@ -110,11 +122,14 @@ class Call(Answering):
         limit = self._worker.limit_s(self.exchange.target)
         late = self._answered_at - self._tried_at > limit - CLOCKS_S
         self._engine_free(failed=not (self._heard or late or self._gone))
-        if late:
-            name = self.exchange.alias
-            self._trouble(TimedOut(f"The engine for `{name}` took longer than {limit:g} s."))
-        else:
-            self._trouble(self._unavailable("did not answer"))
+        try:
+            if late:
+                name = self.exchange.alias
+                self._trouble(TimedOut(f"The engine for `{name}` took longer than {limit:g} s."))
+            else:
+                self._trouble(self._unavailable("did not answer"))
+        except Exception as error:  # noqa: BLE001 - a border: of one call
+            self.broke(error)
 
     # What is done about it.
 
@@ -142,11 +157,6 @@ class Call(Answering):
             return
         if exchange.parsed.stream:
             self._events = self.surface.events(self._hidden)
-
-    def _engine_free(self, *, failed: bool = False) -> None:
-        if self._asking:
-            self._asking = False
-            self._worker.fleet.end(self.exchange.target.engine_id, failed=failed)
 
     def _unavailable(self, what: str) -> Unavailable:
         return Unavailable(f"The engine for `{self.exchange.alias}` {what}. Please retry.")

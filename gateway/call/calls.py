@@ -29,6 +29,8 @@ METERED_S = 2.5
 """How long calls that were cut are still metered when the worker ends."""
 BYTES_PER_TOKEN = 4
 """Of a request, about."""
+MOST_TOKENS = 1 << 30
+"""That any one answer may have."""
 ANSWER_TOKENS = 256
 """What is reserved for an answer whose client sets no limit."""
 
@@ -172,7 +174,9 @@ class Calls:
         """The tokens and the cost to reserve; what the answer took replaces them."""
         parsed = exchange.parsed
         read = len(exchange.body) // BYTES_PER_TOKEN
-        written = (parsed.max_tokens or ANSWER_TOKENS) * parsed.n
+        # What is nonsense the engine refuses; until then it must not count as less than nothing.
+        most = min(max(parsed.max_tokens or ANSWER_TOKENS, 0), MOST_TOKENS)
+        written = most * parsed.n
         cost = 0.0
         if exchange.key.budgets:
             usage = Usage(prompt_tokens=read, completion_tokens=written)
@@ -186,9 +190,13 @@ class Calls:
         except GatewayError as error:
             self._turn_away(error, call.surface, front, call.allowed)
             self._ended(call, None)
+        except Exception as error:  # noqa: BLE001 - a border: of one call
+            call.broke(error)
 
     def _ended(self, call: Answering, record: Invocation | None) -> None:
         worker, exchange = self._worker, call.exchange
+        if call not in self._running:
+            return
         self._running.discard(call)
         if self._closing is not None and not self._running:
             self._closing.set()

@@ -1,7 +1,6 @@
 """A call whose alias is guarded: nobody sees anything before the guards have."""
 
 import asyncio
-import logging
 from collections.abc import Coroutine, Sequence
 
 import msgspec
@@ -13,8 +12,6 @@ from gateway.log.assemble import completion
 from gateway.log.record import Verdict
 from gateway.routing import Target
 
-logger = logging.getLogger(__name__)
-
 
 class GuardedCall(Call):
     """Asks the guards before the engine is asked, and again before the client is answered.
@@ -23,10 +20,13 @@ class GuardedCall(Call):
     request or an answer is not in the log either; what they blocked is, with their verdict.
     """
 
-    __slots__ = ("_held", "_task", "_whole")
+    __slots__ = ("_held", "_whole")
 
     def start(self, ticket: Ticket) -> None:
         """Ask the guards; then the engine."""
+        if self._over:
+            ticket.cancel()
+            return
         self._ticket = ticket
         self._held: list[bytes] = []
         self._whole = b"null"
@@ -34,7 +34,7 @@ class GuardedCall(Call):
 
     def give_up(self) -> None:
         """The worker ends, and does not wait for guards."""
-        if not self._task.done():
+        if self._task is not None and not self._task.done():
             self._task.cancel()
             self._over = False
         super().give_up()
@@ -135,6 +135,6 @@ class GuardedCall(Call):
             self._refuse(blocked, response=self._whole)
         except GatewayError as error:
             self._refuse(error)
-        except Exception:  # the border: one call's failure is not the others'
-            logger.exception("a guarded call failed")
-            self._refuse(GatewayError("The gateway failed. It has logged why."))
+        except Exception as error:  # noqa: BLE001 - a border: of one call
+            self._over = False
+            self.broke(error)

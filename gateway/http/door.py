@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+import sys
 from collections.abc import Mapping
 from enum import Enum, auto
 from math import inf
@@ -175,4 +176,6 @@ class Watched:
 def _room(upstream: int) -> int:
     """How many clients' connections there are descriptors for."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return sys.maxsize
     return max(limit - upstream - SPARE_DESCRIPTORS, limit // 2)
