@@ -153,7 +153,9 @@ async def test_a_client_that_hangs_up_is_recorded_and_frees_the_engine(gateway: 
                     break
 
     await asyncio.gather(*(cut() for _ in range(cuts)))
-    await asyncio.sleep(0.3)
+    async with asyncio.timeout(10):
+        while len(gateway.spooled()) < cuts:
+            await asyncio.sleep(0.01)
 
     rows = gateway.logged()
     assert [row["error_type"] for row in rows] == ["client_disconnect"] * cuts
