@@ -9,6 +9,7 @@ from msgspec import Raw
 
 from gateway.errors import InvalidRequest
 from gateway.surface.fields import Fields
+from gateway.surface.grammar import check_grammar, is_64_bit
 
 D = TypeVar("D", bound=msgspec.Struct)
 
@@ -65,6 +66,10 @@ def admitted(fields: dict[str, Raw], values: Mapping[str, Any], surface: Fields)
     for name in surface.limits.keys() & fields:
         if len(memoryview(fields[name])) > (limit := surface.limits[name]):
             raise InvalidRequest(f"{name} is over {limit} bytes of JSON.", param=name)
+        check_grammar(name, fields[name], values[name])
+    for name in surface.integers & fields.keys():
+        if type(value := values[name]) is int and not is_64_bit(value):
+            raise InvalidRequest(f"{name} must fit into 64 bits.", param=name)
     for name in surface.taken.keys() & fields:
         del fields[name]
     return fields

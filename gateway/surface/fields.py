@@ -23,6 +23,7 @@ MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
 MAX_GRAMMAR_BYTES = 64 << 10
 MAX_TOOLS_BYTES = 512 << 10
+MAX_OPTION_BYTES = 1 << 10
 CHOICES: Schema = {"type": ["integer", "null"], "minimum": 1, "maximum": MAX_CHOICES}
 TOP_LOGPROBS: Schema = {"type": ["integer", "null"], "minimum": 0, "maximum": MAX_TOP_LOGPROBS}
 
@@ -49,11 +50,17 @@ class Fields:
     known: frozenset[str] = field(init=False)
     limits: Mapping[str, int] = field(init=False)
     """Of fields whose JSON can only be so long: the engine compiles them to grammars."""
+    integers: frozenset[str] = field(init=False)
+    """Of those passed on."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "known", frozenset(self.passed) | frozenset(self.taken))
         limits = {name: size for name, size in _LIMITS.items() if name in self.passed}
         object.__setattr__(self, "limits", limits)
+        integers = frozenset(
+            name for name, schema in self.passed.items() if "integer" in schema.get("type", ())
+        )
+        object.__setattr__(self, "integers", integers)
 
 
 _LIMITS = {
@@ -62,6 +69,7 @@ _LIMITS = {
     "text": MAX_GRAMMAR_BYTES,
     "output_config": MAX_GRAMMAR_BYTES,
     "tools": MAX_TOOLS_BYTES,
+    "repetition_detection": MAX_OPTION_BYTES,
 }
 
 METADATA: Schema = {
