@@ -14,6 +14,7 @@ from tests.chaos.gateway.world import HELPDESK, PINNED, SPARE, Holder
 TEXT = "/v1/completions"
 LATE_S = 2.0
 """How long a revoked key may still open."""
+PATIENCE_S = 60.0
 EXPECTED = frozenset({200, 400, 401, 404, 429, 503})
 NAMES = (HELPDESK,) * 14 + (SPARE,) * 4 + (PINNED,) * 2
 TEMPERS = {
@@ -80,13 +81,17 @@ class Clients:
             temper = rng.choices(list(TEMPERS), list(TEMPERS.values()))[0]
             self.seen.asked += 1
             try:
-                if temper == "whole":
+                async with asyncio.timeout(PATIENCE_S):
+                    if temper != "whole":
+                        await self._otherwise(temper, rng)
+                        continue
                     line = line or await Line.to(self._port)
                     if (await self._whole(line, rng)).closes:
                         line.close()
                         line = None
-                else:
-                    await self._otherwise(temper, rng)
+            except TimeoutError:
+                self.seen.wrong.append(f"{temper}: no answer within {PATIENCE_S:g} s")
+                break
             except (OSError, EOFError):
                 self.seen.lost_lines += 1
                 if line is not None:

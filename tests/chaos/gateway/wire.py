@@ -13,6 +13,8 @@ _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 _ID = re.compile(rb"x-request-id: (\S+)", re.IGNORECASE)
 _SMALL = 4096
 DONE = b"data: [DONE]\n\n"
+BROKEN = b'data: {"error":'
+"""How a stream ends that lacks the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,9 @@ class Line:
         if (length := _LENGTH.search(head)) is not None:
             await self._reader.readexactly(max(0, int(length[1]) - 1))
         else:
-            await self._reader.readuntil(DONE)
+            event = b""
+            while not (event.endswith(DONE) or BROKEN in event):
+                event = await self._reader.readuntil(b"\n\n")
 
     async def _chunks(self) -> bytes:
         pieces = []
