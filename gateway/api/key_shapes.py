@@ -114,6 +114,16 @@ class BudgetOut(BaseModel):
     money: float | None
 
 
+class UsedOut(BaseModel):
+    """What is used up of the window that is running."""
+
+    window: Window
+    tokens: int
+    money: float
+    until: int | None
+    """When it begins anew; null: never."""
+
+
 class KeyOut(BaseModel):
     """A key, without its secret."""
 
@@ -126,6 +136,8 @@ class KeyOut(BaseModel):
     train: bool
     limits: LimitsOut
     budgets: list[BudgetOut]
+    used: list[UsedOut] | None
+    """Of the budgets, a window each; null: it cannot be told right now."""
     within: str | None
     """The key that made it, whose limits and budgets it takes of, too; null: none."""
     created_at: int

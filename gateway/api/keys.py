@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any
 
+from anyio import from_thread
 from fastapi import APIRouter, Depends, Request
 
 from gateway.api.body import as_object, checked
@@ -12,6 +13,7 @@ from gateway.api.idempotency import HEADER, id_of
 from gateway.api.key_shapes import DeletedOut, KeyIn, KeyOut, KeysOut, NewKeyOut, RotationIn
 from gateway.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from gateway.keys import Key, KeyStore, KeyTaken, StoredKey, told, wider
+from gateway.limits import Limiter, used_by
 from gateway.state import State
 
 router = APIRouter(prefix="/v1/keys")
@@ -44,17 +46,30 @@ async def _identity(request: Request, caller: Admin) -> str:
     return f"key_{(await id_of(request, caller)).hex}"
 
 
+def _telling(request: Request) -> Callable[[list[StoredKey]], list[dict[str, Any]]]:
+    """Tells keys with what they have used. Blocking; the limiter is the event loop's."""
+    limiter: Limiter = request.app.state.limiter
+
+    def tell(keys: list[StoredKey]) -> list[dict[str, Any]]:
+        used = from_thread.run(used_by, limiter, [stored.key for stored in keys])
+        return [told(stored, used[stored.key.id]) for stored in keys]
+
+    return tell
+
+
 Store = Annotated[KeyStore, Depends(_store)]
+Tell = Annotated[Callable[[list[StoredKey]], list[dict[str, Any]]], Depends(_telling)]
 Now = Annotated[datetime, Depends(_now)]
 
 
 @router.post("", response_model=NewKeyOut)
-def create(
+def create(  # noqa: PLR0913, PLR0917 - what the request says, and whom it is put to
     caller: Admin,
     body: Annotated[KeyIn, Depends(_new)],
     key_id: Annotated[str, Depends(_identity)],
     keys: Store,
     now: Now,
+    tell: Tell,
 ) -> dict[str, Any]:
     """Make a key. Its secret, ``key``, is told this once.
 
@@ -78,21 +93,21 @@ def create(
             f"This request, by its {HEADER}, has made {key_id}; its secret was told then. "
             f"If that is lost: POST /v1/keys/{key_id}/rotate tells a new one."
         ) from error
-    return told(StoredKey(made, now)) | {"key": secret}
+    return tell([StoredKey(made, now)])[0] | {"key": secret}
 
 
 @router.get("", response_model=KeysOut)
-def recent(caller: Admin, keys: Store) -> dict[str, Any]:
+def recent(caller: Admin, keys: Store, tell: Tell) -> dict[str, Any]:
     """All of the tenant's keys that are not revoked, oldest first."""
-    data = [told(stored) for stored in keys.all(tenant=caller.tenant)]
+    data = tell(keys.all(tenant=caller.tenant))
     ends = (data[0]["id"], data[-1]["id"]) if data else (None, None)
     return {"data": data, "first_id": ends[0], "last_id": ends[1]}
 
 
 @router.get("/{key_id}", response_model=KeyOut)
-def get(key_id: str, caller: Admin, keys: Store) -> dict[str, Any]:
+def get(key_id: str, caller: Admin, keys: Store, tell: Tell) -> dict[str, Any]:
     """What one key may, revoked or not."""
-    return told(_own(keys, key_id, caller))
+    return tell([_own(keys, key_id, caller)])[0]
 
 
 @router.delete("/{key_id}", response_model=DeletedOut)
@@ -105,12 +120,13 @@ def revoke(key_id: str, caller: Admin, keys: Store, now: Now) -> dict[str, Any]:
 
 
 @router.post("/{key_id}/rotate", response_model=NewKeyOut)
-def rotate(
+def rotate(  # noqa: PLR0913, PLR0917 - as above
     key_id: str,
     caller: Admin,
     body: Annotated[RotationIn, Depends(_rotation)],
     keys: Store,
     now: Now,
+    tell: Tell,
 ) -> dict[str, Any]:
     """A new secret for it, told this once. Whoever gets it can do no more than the caller."""
     stored = _own(keys, key_id, caller)
@@ -119,7 +135,7 @@ def rotate(
     secret = keys.rotate(key_id, at=now, grace=body.span)
     if secret is None:
         raise _unknown(key_id)
-    return told(stored) | {"key": secret}
+    return tell([stored])[0] | {"key": secret}
 
 
 def _own(keys: KeyStore, key_id: str, caller: Key) -> StoredKey:

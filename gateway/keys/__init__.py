@@ -1,7 +1,17 @@
 """API keys: who is calling and what it may; made once, shown once, kept as hashes."""
 
 from gateway.keys.book import KeyBook
-from gateway.keys.key import EVERYTHING, Budget, Key, Limits, Scope, Window, tenant_named, wider
+from gateway.keys.key import (
+    EVERYTHING,
+    Budget,
+    Key,
+    Limits,
+    Scope,
+    Spent,
+    Window,
+    tenant_named,
+    wider,
+)
 from gateway.keys.store import KeyStore, KeyTaken, Rights, StoredKey, hashed
 from gateway.keys.told import told
 
@@ -15,6 +25,7 @@ __all__ = [
     "Limits",
     "Rights",
     "Scope",
+    "Spent",
     "StoredKey",
     "Window",
     "hashed",

@@ -53,6 +53,17 @@ class Budget:
     """In the currency of the configured prices."""
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a key has used up of the window that is running."""
+
+    window: Window
+    tokens: int
+    money: float
+    until: datetime | None
+    """When it begins anew; None: never."""
+
+
 EVERYTHING = frozenset(Scope)
 UNLIMITED = Limits()
 

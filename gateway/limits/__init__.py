@@ -4,18 +4,19 @@
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
 from gateway.errors import LimitsUnusable
+from gateway.keys import Key, Spent
 from gateway.limits.shared import SharedLimits
-from gateway.limits.ticket import FREE, Spent, Ticket
+from gateway.limits.ticket import FREE, Ticket
 
 if TYPE_CHECKING:
     from gateway.limits.remote import RemoteLimits
 
-__all__ = ["FREE", "Limiter", "SharedLimits", "Spent", "Ticket", "open_limits"]
+__all__ = ["FREE", "Limiter", "SharedLimits", "Ticket", "open_limits", "used_by"]
 
 Limiter = Union[SharedLimits, "RemoteLimits"]
 """``remote`` says which; then ``admit`` has to be awaited."""
@@ -37,3 +38,20 @@ def open_limits(url: str, *, worker: str = "w0", now: Callable[[], int] | None =
     if colon:
         raise LimitsUnusable(f"limits: a directory, redis:// or rediss://, not {scheme}://")
     return SharedLimits(Path(url), now=now or time.time_ns)
+
+
+async def used_by(limiter: Limiter, keys: Iterable[Key]) -> dict[str, tuple[Spent, ...] | None]:
+    """What each key, by its id, has used of its budgets; None where nobody can say.
+
+    Who did not answer for one is not asked for the next.
+    """
+    answers = True
+    found: dict[str, tuple[Spent, ...] | None] = {}
+    for key in keys:
+        found[key.id] = None if key.budgets else ()
+        if key.budgets and answers:
+            try:
+                found[key.id] = await limiter.used(key)
+            except LimitsUnusable:
+                answers = False
+    return found

@@ -1,7 +1,7 @@
 """A key's budgets over the words of its slot."""
 
 from gateway.errors import BudgetSpent
-from gateway.keys import Key, Window
+from gateway.keys import Key, Spent, Window
 from gateway.limits.refusal import Claim, money_spent, tokens_spent
 from gateway.limits.table import (
     MONEY_HELD,
@@ -11,7 +11,7 @@ from gateway.limits.table import (
     WINDOWS,
     Words,
 )
-from gateway.limits.ticket import MONEY, Spent
+from gateway.limits.ticket import MONEY
 from gateway.limits.window import NEVER, bounds, moment
 
 _PLACE = {window: WINDOWS + 3 * n for n, window in enumerate(Window)}

@@ -24,11 +24,11 @@ from redis.exceptions import RedisError
 
 from gateway.errors import GatewayError, LimitsUnusable
 from gateway.http.exchange import Headers
-from gateway.keys import Key
+from gateway.keys import Key, Spent
 from gateway.limits.refusal import too_large
 from gateway.limits.scripts import ADMIT, SETTLE
 from gateway.limits.settling import Settlement, Settler
-from gateway.limits.ticket import FREE, MONEY, RateHeaders, Spent, Ticket, Together
+from gateway.limits.ticket import FREE, MONEY, RateHeaders, Ticket, Together
 from gateway.limits.wire import (
     Level,
     Reply,
@@ -129,8 +129,11 @@ class RemoteLimits:
         """Nothing to do: Redis forgets by itself what no window needs any more."""
 
     async def used(self, key: Key) -> tuple[Spent, ...]:
-        """What the key has used of its budgets, a window each. Raises RedisError."""
-        fields = await self._redis.hgetall(name(key))
+        """What the key has used of its budgets, a window each. Raises LimitsUnusable."""
+        try:
+            fields = await self._redis.hgetall(name(key))
+        except (RedisError, OSError) as error:
+            raise LimitsUnusable(f"Redis does not answer: {error}") from error
         return spent(key, fields, self._clock())
 
     async def close(self) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from gateway.errors import GatewayError
-from gateway.keys import Key
+from gateway.keys import Key, Spent
 from gateway.limits.account import Account, SlotGone
 from gateway.limits.budgets import spent
 from gateway.limits.table import Digest, Life, Table, anybody, digest
-from gateway.limits.ticket import FREE, Free, Spent, Ticket, Together
+from gateway.limits.ticket import FREE, Free, Ticket, Together
 from gateway.limits.watch import Watch
 
 

@@ -1,13 +1,11 @@
 """What a request that was let in holds until it is over."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from typing import Protocol
 
 from gateway.http.exchange import Headers
-from gateway.keys import Limits, Window
+from gateway.keys import Limits
 from gateway.limits.window import MINUTE, MS
 
 MONEY = 1_000_000_000
@@ -66,17 +64,6 @@ class Together:
     def cancel(self) -> None:
         for ticket in self._tickets:
             ticket.cancel()
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What a key has used up of the window that is running."""
-
-    window: Window
-    tokens: int
-    money: float
-    until: datetime | None
-    """When it begins anew; None: never."""
 
 
 class RateHeaders:

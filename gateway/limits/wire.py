@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from gateway.errors import GatewayError, RateLimited
-from gateway.keys import Budget, Key, Window
+from gateway.keys import Budget, Key, Spent, Window
 from gateway.limits.budgets import parts
 from gateway.limits.refusal import (
     Claim,
@@ -13,7 +13,7 @@ from gateway.limits.refusal import (
     tokens_too_fast,
     too_many,
 )
-from gateway.limits.ticket import MONEY, RateHeaders, Spent
+from gateway.limits.ticket import MONEY, RateHeaders
 from gateway.limits.window import NEVER, bounds, moment
 
 Argument = str | int

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import BudgetSpent, GatewayError, RateLimited
-from gateway.keys import Budget, Key, Limits, Window
-from gateway.limits import Limiter, Spent, Ticket, open_limits
+from gateway.keys import Budget, Key, Limits, Spent, Window
+from gateway.limits import Limiter, Ticket, open_limits
 from tests.redis_process import RedisProcess, running_redis
 
 NOW = datetime(2026, 9, 30, 23, 50, tzinfo=UTC)

@@ -60,6 +60,7 @@ def test_a_key_is_made_used_listed_rotated_and_revoked(client: httpx.Client) -> 
         "train": True,
         "limits": dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrency")),
         "budgets": [],
+        "used": [],
         "within": None,
         "created_at": made["created_at"],
         "expires_at": None,
@@ -292,3 +293,19 @@ def test_limited_keys_make_one_another_only_so_far(client: httpx.Client, gateway
 
     assert statuses == [200, 200, 200, 403]
     assert "Let one of its makers make it" in made.json()["error"]["message"]
+
+
+async def test_what_a_key_has_used_of_its_budgets_is_told(gateway: Gateway) -> None:
+    asked = {"name": "ci", "budgets": [{"window": "total", "tokens": 1000}]}
+    made = (await gateway.post("/v1/keys", asked)).json()
+    await gateway.post("/v1/chat/completions", gateway.body(), **bearer(made["key"]))
+
+    async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers) as client:
+        one = (await client.get(f"/v1/keys/{made['id']}")).json()
+        listed = (await client.get("/v1/keys")).json()["data"]
+
+    (record,) = gateway.spooled()
+    tokens = record.input_tokens + record.output_tokens
+    assert made["used"] == [{"window": "total", "tokens": 0, "money": 0.0, "until": None}]
+    assert one["used"] == [{"window": "total", "tokens": tokens, "money": 0.0, "until": None}]
+    assert listed[1] == one

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import time
 from pathlib import Path
@@ -6,6 +7,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from gateway.keys import Budget, Key, Window
+from gateway.limits import SharedLimits
 from learner.cli.main import main
 
 CONFIG = """
@@ -70,6 +73,44 @@ def test_a_listing_says_what_each_may(config: Path) -> None:
     assert "a  tenant default  inference  models helpdesk  6 requests/min  0.5 money/day" in line
     assert "not learnt from" in other
     assert of_one == [other]
+
+
+async def use(limits: Path, key: Key, tokens: int, money: float) -> None:
+    """A call of the key's, as a gateway counts it."""
+    limiter = SharedLimits(limits)
+    limiter.admit(key, tokens=1, cost=0.0).settle(tokens, money)
+    await limiter.close()
+
+
+def test_a_listing_says_what_is_used_of_budgets(config: Path) -> None:
+    options = "create ci --budget total=5.00 --token-budget total=100 --token-budget month=900"
+    made = json.loads(ratchet(config, *options.split(), "--json").stdout)
+    budgets = (Budget(Window.TOTAL, 100, 5.0), Budget(Window.MONTH, 900))
+    key = Key(made["id"], "ci", "default", budgets=budgets)
+    asyncio.run(use(config.parent / "data" / "run" / "limits", key, 70, 0.25))
+
+    line = ratchet(config, "list").stdout
+    shown = json.loads(ratchet(config, "show", made["id"], "--json").stdout)
+
+    assert "900 tokens/month (70 used)" in line
+    assert "5 money/total (0.25 used)  100 tokens/total (70 used)" in line
+    month, total = shown["used"]
+    assert (month["window"], month["tokens"]) == ("month", 70)
+    assert month["until"] > time.time()
+    assert total == {"window": "total", "tokens": 70, "money": 0.25, "until": None}
+
+
+def test_what_nobody_can_say_is_a_dash(config: Path) -> None:
+    config.write_text(f"{CONFIG}gateway: {{limits: 'redis://127.0.0.1:1'}}\n")
+    made = ratchet(config, "create", "ci", "--budget", "day=5.00")
+    ratchet(config, "create", "other", "--budget", "day=5.00")
+
+    line, other = ratchet(config, "list").stdout.splitlines()
+
+    assert made.exit_code == 0
+    assert "5 money/day (- used)" in line
+    assert "5 money/day (- used)" in other
+    assert [key["used"] for key in listed(config)] == [None, None]
 
 
 def test_a_key_is_rotated_and_revoked(config: Path) -> None:
