@@ -111,6 +111,10 @@ class _Asking(msgspec.Struct, frozen=True, gc=False):
             targets += tuple(self._chain(options, {name}))
         if not targets:
             raise _nobody(self.snapshot, name)
+        if any(target.fallback for target in targets):
+            # Who does not answer comes last: retries are few, and a fallback waits for them.
+            benched = self.fleet.benched
+            targets = tuple(sorted(targets, key=lambda target: benched(target.engine_id)))
         if drawn is not None:
             return Plan(name, drawn.name, drawn.weight, targets, shadow)
         left = 1.0 - sum(arm.weight for arm in options.arms)

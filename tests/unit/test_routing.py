@@ -155,6 +155,19 @@ def test_a_time_limit_is_that_of_who_answers() -> None:
     assert planned("helpdesk@v3", models=models).targets[0].timeout_s == 3
 
 
+def test_a_fallback_is_asked_before_engines_that_do_not_answer() -> None:
+    fleet = Fleet(now=lambda: 0.0, seed=b"w0")
+    for name in ("e0", "e1"):
+        fleet.begin(name)
+        fleet.end(name, failed=True)
+    seen = snapshot(engine(0), engine(1))
+    models = {"helpdesk": options(fallbacks=["mini"]), "mini": ELSEWHERE}
+
+    found = planned("helpdesk", seen, models, fleet=fleet)
+
+    assert [target.fallback for target in found.targets] == [True, False, False]
+
+
 def test_fallbacks_and_theirs_follow_in_order_each_once() -> None:
     models = {
         "helpdesk": options(fallbacks=["helpdesk@v1", "mini", "plain", "gone"]),
