@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import resource
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -64,6 +65,8 @@ def main() -> None:
     except (CostMapInvalid, KeyUnavailable, SettingsError) as error:
         sys.exit(f"the gateway cannot start: {error}")
     _take_descriptors()
+    # uvicorn, done with what SIGTERM asked for, sends it on: that is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     listener = _listener(settings)
     unusable = _told_apart(app)
     config = uvicorn.Config(

@@ -177,6 +177,9 @@ class Recorder:
             self._spool.append(*records)
         except SpoolError as error:
             raise self._failed(error) from error
+        except Exception as error:  # one that cannot be written is not its neighbours' fault
+            logger.exception("a record could not be written")
+            raise self._failed(error) from error
         self.error = None
 
     async def _synced(self) -> None:
@@ -185,7 +188,7 @@ class Recorder:
         except SpoolError as error:
             raise self._failed(error) from error
 
-    def _failed(self, error: SpoolError) -> RecordFailed:
+    def _failed(self, error: Exception) -> RecordFailed:
         """What the client is told. The reason names folders, so it is the operator's."""
         if self.error is None:
             logger.error("answers cannot be recorded: %s", error)

@@ -54,7 +54,10 @@ class Worker:
         """What an answer costs; None when its model has no price."""
         model = target.model
         if target.adapter is not None:
-            model = self.state.snapshot.routes[target.alias].served_base
+            route = self.state.snapshot.routes.get(target.alias)
+            if route is None:  # its alias went while it was answered
+                return None
+            model = route.served_base
         price = self.prices.of(target.alias, model)
         if price is None:
             return None
