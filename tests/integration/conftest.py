@@ -37,6 +37,7 @@ def pytest_asyncio_loop_factories(
     """A module's tests run on each of its ``LOOPS``; on asyncio's own where it names none."""
     return getattr(item.module, "LOOPS", {"asyncio": asyncio.new_event_loop})
 
+
 LEARNER = f"""
 data: .
 models: [{{alias: {ALIAS}, base: Qwen/Qwen3-4B}}]
