@@ -8,8 +8,8 @@ from tests.chaos.gateway.trial import trial
 from tests.integration.conftest import free_port
 
 WEATHERS = [
-    Weather(4000, engine_kills_s=1.5),
-    Weather(1500, engine_kills_s=2.0, worker_kills_s=1.0),
+    Weather(3000, engine_kills_s=0.7),
+    Weather(1000, engine_kills_s=1.0, worker_kills_s=0.7),
 ]
 
 

@@ -66,7 +66,7 @@ class Storm:
         def more() -> bool:
             if not warm and seen.asked * 4 >= self.weather.requests:
                 warm.update(self._sizes())
-            return seen.asked < self.weather.requests
+            return seen.asked < self.weather.requests or not self._has_struck
 
         rngs = [random.Random(self.rng.random()) for _ in range(AT_ONCE)]
         try:
@@ -81,6 +81,17 @@ class Storm:
         self.seconds = time.monotonic() - started
         self.memory = {name: (warm.get(name, 0), size) for name, size in self._sizes().items()}
         return seen
+
+    @property
+    def _has_struck(self) -> bool:
+        """Whether everything that may happen has happened once at least."""
+        workers = {worker.name for worker in self.world.workers}
+        killed = self.kills.keys()
+        return (
+            self.revocations > 0
+            and not killed <= workers
+            and (self.weather.worker_kills_s is None or not killed.isdisjoint(workers))
+        )
 
     def _disasters(self, over: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
         weather = self.weather
