@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from gateway.keys import KeyStore, Limits
+from gateway.surface import SURFACES
 from learner.api.client import LearnerClient
 from serving.database import open_database
 from tests.integration.conftest import free_port
@@ -64,11 +65,19 @@ class House:
             map(float, re.findall(r"^vllm:num_requests_running{.*} (\S+)", metrics, re.MULTILINE))
         )
 
+    def asked(self) -> float:
+        """Requests of clients that have reached the engine so far."""
+        metrics = httpx.get(f"{self.engine}/metrics").text
+        counted = re.findall(
+            r'^http_requests_total{.*method="POST".*} (\S+)', metrics, re.MULTILINE
+        )
+        return sum(map(float, counted))
+
     def logged(self, tenant: str) -> list[dict[str, Any]]:
         """The log's rows of one tenant."""
         learner = LearnerClient(self.data / "run" / "learner.sock")
         rows: list[dict[str, Any]] = learner.select(
-            "SELECT id::VARCHAR AS id, operation_name, error_type, output_tokens, "
+            "SELECT id::VARCHAR AS id, operation_name, error_type, output_tokens, trace_id, "
             f"response::VARCHAR AS response FROM invocations WHERE tenant = '{tenant}' ORDER BY id"
         ).to_pylist()
         return rows
@@ -326,6 +335,56 @@ def test_a_cancelled_stream_stops_the_engine_and_is_in_the_log(
         assert cut["output_tokens"] == len(_text(cut))
     else:
         assert 0 < cut["output_tokens"] <= len(_text(cut))
+
+
+MINIMAL: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hello"}]},
+    "/v1/completions": {"prompt": "Hello", "max_tokens": 5},
+    "/v1/responses": {"input": "Hello"},
+    "/v1/embeddings": {"input": "Hello"},
+    "/v1/messages": {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 40},
+}
+
+
+def test_no_refused_field_reaches_the_engine(house: House) -> None:
+    key, _ = house.keys("refused")
+    headers = {"authorization": f"Bearer {key}"}
+    before = house.asked()
+
+    with httpx.Client(base_url=house.url.removesuffix("/v1"), headers=headers) as client:
+        unnamed = [
+            (path, field)
+            for path, surface in SURFACES.items()
+            for field in surface.fields.refused
+            if not _refuses(client.post(path, json=MINIMAL[path] | _dangerous(field)), field)
+        ]
+
+    assert unnamed == []
+    assert house.asked() == before
+
+
+def test_a_callers_trace_disturbs_nobody_and_is_in_the_log(house: House) -> None:
+    key, _ = house.keys("traced")
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    headers = {"authorization": f"Bearer {key}", "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+
+    with httpx.Client(base_url=house.url.removesuffix("/v1"), headers=headers) as client:
+        answers = [
+            client.post(path, json=MINIMAL[path] | {"model": MODEL})
+            for path in MINIMAL
+            if path != "/v1/embeddings"
+        ]
+
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert {row["trace_id"] for row in house.logged("traced")} == {trace}
+
+
+def _dangerous(field: str) -> dict[str, Any]:
+    return {"model": MODEL, field: "anything"}
+
+
+def _refuses(answer: httpx.Response, field: str) -> bool:
+    return answer.status_code == 400 and field in answer.json()["error"]["message"]
 
 
 def _python(house: House, name: str) -> Told:
