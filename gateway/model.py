@@ -39,7 +39,7 @@ class HttpGuard(_Options):
 
     type: Literal["http"]
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-    url: Annotated[str, Field(pattern=r"^https?://")]
+    url: Annotated[str, Field(pattern=r"^https?://\S+$")]
     headers: dict[str, str] = Field(default_factory=dict)
     """Sent along; ``$NAME`` stands for an environment variable."""
     timeout_s: PositiveFloat = 2.0

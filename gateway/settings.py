@@ -33,17 +33,17 @@ class Capture(BaseModel, frozen=True, extra="forbid"):
     logprobs: bool = False
 
 
-class Cors(BaseModel, frozen=True, extra="forbid"):
+class Cors(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """Which browsers' pages may call the gateway."""
 
-    origins: tuple[str, ...] = ()
-    """``https://app.example.com``, or ``*``; none when empty."""
+    origins: tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")], ...] = ()
+    """``https://app.example.com``, as browsers say it: no slash at its end; or ``*``."""
 
 
 class Telemetry(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """What is told of calls to OpenTelemetry; Prometheus' /metrics is always there."""
 
-    endpoint: str | None = None
+    endpoint: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
     """OTLP over HTTP, ``http://collector:4318``; nothing is exported where left out."""
     sample: Annotated[float, Field(ge=0, le=1)] = 1.0
     """The share of calls whose span is exported when the caller's own trace does not decide."""

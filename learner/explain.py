@@ -20,16 +20,26 @@ def explain(error: ValidationError, of: type[BaseModel]) -> str:
     # Union members and validators put their own names into the location; users have none.
     where = ".".join(str(part) for part in problem["loc"] if not str(part).endswith("]"))
     message = _WORDS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    about = problem.get("ctx", {})
     if problem["type"] == "extra_forbidden":
-        allowed = _allowed(of, problem["loc"][:-1])
-        message = "no such setting" + (f"; allowed are {', '.join(allowed)}" if allowed else "")
+        _, section = _found(of, problem["loc"][:-1])
+        allowed = ", ".join(section.get("properties", ()))
+        message = "no such setting" + (f"; allowed are {allowed}" if allowed else "")
+    elif problem["type"] == "string_pattern_mismatch":
+        meaning, _ = _found(of, problem["loc"])
+        message = f"must match {about['pattern']}" + (f" ({meaning})" if meaning else "")
+    elif problem["type"] == "union_tag_not_found":
+        message = f"{about['discriminator']} is missing".replace("'", "")
+    elif problem["type"] == "union_tag_invalid":
+        message = f"{about['discriminator']} must be one of {about['expected_tags']}"
+        message = f"{message}; it is {about['tag']}".replace("'", "")
     return f"{where}: {message}" if where else message
 
 
-def _allowed(of: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, ...]:
-    """The settings a section takes, found by walking the schema to it."""
+def _found(of: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, dict[str, Any]]:
+    """What is said of a setting, and its schema: found by walking the whole schema to it."""
     schema: dict[str, Any] = of.model_json_schema()
-    node = _resolved(schema, schema)
+    said, node = "", _resolved(schema, schema)
     for part in location:
         if isinstance(part, int):
             inner = node.get("items", {})
@@ -38,8 +48,10 @@ def _allowed(of: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str,
         else:  # a name that the user gave, or a union's member, which is no step
             named = (node.get("additionalProperties"), *node.get("patternProperties", {}).values())
             inner = next(filter(None, named), node)
+        before = said if isinstance(part, int) else ""
+        said = " ".join(inner.get("description", before).replace("``", "").split())
         node = _resolved(inner, schema)
-    return tuple(node.get("properties", {}))
+    return said, node
 
 
 def _resolved(node: Any, schema: dict[str, Any]) -> dict[str, Any]:

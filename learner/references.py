@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.errors import CostMapInvalid
 from gateway.model import PythonGuard
+from gateway.prices import Prices
 from learner.errors import ConfigError
 from learner.sections import ModelSection, served_base
 
@@ -28,6 +30,10 @@ def checked(config: "RatchetConfig") -> "RatchetConfig":
     for where, file in _files(config):
         if not file.is_file():
             raise ConfigError(f"{where}: there is no file {file}")
+    try:
+        Prices({}, config.gateway.cost_map)
+    except CostMapInvalid as error:
+        raise ConfigError(f"gateway.cost_map: {error}") from error
     return config
 
 

@@ -107,7 +107,36 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
             "base: b, provider: {model: openai/x}",
             "models.0: give either base or provider",
         ),
-        ("base: Qwen/Qwen3-4B", "provider: {model: x}", "models.0.provider.model: "),
+        (
+            "base: Qwen/Qwen3-4B",
+            "provider: {model: x}",
+            r"models.0.provider.model: must match ^[^/\s]+/\S+$ (litellm's name for it",
+        ),
+        (
+            "base: Qwen/Qwen3-4B",
+            "base: b, guards: {before: [{name: g, url: 'http://g'}]}",
+            "models.0.guards.before.0: type is missing",
+        ),
+        (
+            "base: Qwen/Qwen3-4B",
+            "base: b, guards: {before: [{type: regex, name: g}]}",
+            "models.0.guards.before.0: type must be one of http, python; it is regex",
+        ),
+        (
+            "models:",
+            "gateway: {cors: {origins: ['https://app.example.com/']}}\nmodels:",
+            "gateway.cors.origins.0: must match",
+        ),
+        (
+            "models:",
+            "gateway: {telemetry: {endpoint: 'collector:4318'}}\nmodels:",
+            "gateway.telemetry.endpoint: must match",
+        ),
+        (
+            "models:",
+            "gateway: {cost_map: ratchet.yaml}\nmodels:",
+            "gateway.cost_map: the cost map",
+        ),
         (
             "base: Qwen/Qwen3-4B",
             "provider: {model: openai/x}",
@@ -187,8 +216,8 @@ models:
 @pytest.fixture
 def routed(tmp_path: Path) -> RatchetConfig:
     (tmp_path / "base").mkdir()
-    for file in ("guard.py", "prices.json"):
-        (tmp_path / file).touch()
+    (tmp_path / "guard.py").touch()
+    (tmp_path / "prices.json").write_text("{}")
     return load(written(tmp_path, ROUTED))
 
 
