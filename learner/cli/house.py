@@ -5,6 +5,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable
@@ -108,7 +109,7 @@ class House:
         config = self.config
         self._end_orphans()
         _check_port(config.gateway.host, config.gateway.port, "gateway.port")
-        _check_providers(config)
+        _check_environment(config)
         if config.bases:
             machine = this_machine()
             check_all(engine_specs(config), machine, os.environ)
@@ -247,14 +248,19 @@ class _only_one:  # noqa: N801 - used as a function
         self._file.close()
 
 
-def _check_providers(config: RatchetConfig) -> None:
-    """Keys of providers come from the environment only."""
-    for number, model in enumerate(config.models):
-        name = model.provider and model.provider.api_key_env
-        if name and not os.environ.get(name):
-            raise ConfigError(
-                f"models.{number}.provider.api_key_env: {name} is not set; export it first"
-            )
+def _check_environment(config: RatchetConfig) -> None:
+    """Secrets come from the environment only: providers' keys, the password of Redis."""
+    named = [
+        (f"models.{number}.provider.api_key_env", model.provider.api_key_env)
+        for number, model in enumerate(config.models)
+        if model.provider and model.provider.api_key_env
+    ]
+    if "://" in config.gateway.limits:
+        variables = re.findall(r"\$\{?(\w+)", config.gateway.limits)
+        named += [("gateway.limits", variable) for variable in variables]
+    for where, name in named:
+        if not os.environ.get(name):
+            raise ConfigError(f"{where}: {name} is not set; export it first")
 
 
 async def _check_guards(config: RatchetConfig) -> None:

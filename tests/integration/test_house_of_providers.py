@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from learner.cli.house import House
+from learner.errors import ConfigError
 from learner.settings import load
 from tests.fakes.vllm import FakeVllm
 
@@ -50,3 +51,25 @@ async def test_a_providers_model_is_ready_and_answers_without_an_engine(
     assert answer["id"] == f"chatcmpl-{response.headers['x-request-id'].replace('-', '')}"
     assert response.headers["x-ratchet-alias"] == "small"
     assert elsewhere.asked[0] == {"model": "mini", "messages": asked["messages"]}
+
+
+async def test_a_variable_that_is_not_set_is_named_before_anything_starts(
+    config_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MINI_KEY")
+    house = House(load(config_path), config_path)
+
+    with pytest.raises(ConfigError, match=r"models\.0\.provider\.api_key_env: MINI_KEY is not set"):
+        await house.__aenter__()
+
+
+async def test_the_password_of_redis_must_be_set_before_anything_starts(
+    config_path: Path,
+) -> None:
+    config = load(config_path)
+    limits = "rediss://:$NO_SUCH_PASSWORD@127.0.0.1:6379"
+    gateway = config.gateway.model_copy(update={"limits": limits})
+    house = House(config.model_copy(update={"gateway": gateway}), config_path)
+
+    with pytest.raises(ConfigError, match=r"gateway\.limits: NO_SUCH_PASSWORD is not set"):
+        await house.__aenter__()
