@@ -233,6 +233,7 @@ def _loaded() -> ModuleType:
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     os.environ["LITELLM_MODE"] = "PRODUCTION"
     import litellm
+    import openai.resources  # noqa: F401 - else the first call loads it, and all others wait
 
     for name in ("LiteLLM", "httpx"):  # a line or two a call
         logging.getLogger(name).setLevel(logging.WARNING)
