@@ -193,7 +193,11 @@ def _engines(text: Text, live: Mapping[str, Page], engines: tuple[Engine, ...]) 
 
 def _house(text: Text, house: House) -> None:
     for name, meaning, samples in (
-        ("alias_ready", "Whether an engine, or its provider, can answer an alias; fallbacks aside.", _by("alias", house.ready)),
+        (
+            "alias_ready",
+            "Whether an engine, or its provider, can answer an alias; fallbacks aside.",
+            _by("alias", house.ready),
+        ),
         ("spool_waiting_bytes", "Records on disk, not all in the log.", [((), house.spool_bytes)]),
         ("spool_oldest_seconds", "Age of the oldest of them.", [((), house.spool_oldest_s)]),
     ):
