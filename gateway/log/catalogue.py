@@ -58,8 +58,8 @@ _TAIL = _over_calls(
     (_AFTER, _limit(20)),
     """
 SELECT * FROM (
-  SELECT i.ts, i.id, i.request_model AS model, i.adapter, i.status, i.input_tokens,
-    i.output_tokens, round(i.duration, 3) AS duration, i.error_type, i.ingest_ts
+  SELECT i.ts, i.id, i.request_model AS model, i.arm, i.adapter, i.status,
+    i.input_tokens, i.output_tokens, round(i.duration, 3) AS duration, i.error_type, i.ingest_ts
   FROM invocations i WHERE i.ingest_ts > {after} AND {meant}
   ORDER BY i.id DESC LIMIT {limit}
 ) ORDER BY id

@@ -74,4 +74,4 @@ def _name(value: Any) -> str:
 
 def _numbers(row: Mapping[str, Any]) -> list[str]:
     cost = row["cost"]
-    return [*(f"{row[name]:,}" for name in _COUNTS), "-" if cost is None else f"{cost:,.4f}"]
+    return [*(f"{row[name]:,}" for name in _COUNTS), "-" if cost is None else f"{cost:,.6f}"]

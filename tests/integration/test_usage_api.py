@@ -246,12 +246,12 @@ def ratchet(tmp_path: Path) -> Callable[..., str]:
 
 
 TABLE = """
-key    model     calls  errors  prompt  cached  completion  reasoning    cost
------  --------  -----  ------  ------  ------  ----------  ---------  ------
-key_a  helpdesk      1       0      10       4           5          2  0.2500
-key_b  helpdesk      2       0      20       8          10          4  0.2501
------  --------  -----  ------  ------  ------  ----------  ---------  ------
-total                3       0      30      12          15          6  0.5001
+key    model     calls  errors  prompt  cached  completion  reasoning      cost
+-----  --------  -----  ------  ------  ------  ----------  ---------  --------
+key_a  helpdesk      1       0      10       4           5          2  0.250000
+key_b  helpdesk      2       0      20       8          10          4  0.250060
+-----  --------  -----  ------  ------  ------  ----------  ---------  --------
+total                3       0      30      12          15          6  0.500060
 """
 
 
