@@ -7,7 +7,7 @@ client gets its last byte.
 import logging
 from time import perf_counter
 
-from gateway.call.answer import NoAnswer, usage_of
+from gateway.call.answer import NoAnswer, status_of, usage_of
 from gateway.call.answering import Answering
 from gateway.errors import GatewayError, TimedOut, Unavailable
 from gateway.limits import Ticket
@@ -16,6 +16,8 @@ from gateway.routing import Target
 logger = logging.getLogger(__name__)
 
 FALLBACK = "fallback"
+_EVENT = b"data: "
+_REFUSED = _EVENT + b'{"error":'
 CLOCKS_S = 0.01
 """How far the clocks may differ that say what was late."""
 
@@ -86,7 +88,9 @@ class Call(Answering):
         try:
             self.exchange.received(piece)
             out = self._events.feed(piece)
-            if self._events.ended:
+            if not self._begun and out.startswith(_REFUSED):
+                self._refused(out)
+            elif self._events.ended:
                 self._answered_at = perf_counter()
                 self._engine_free()
                 if self._leg is not None:
@@ -169,6 +173,22 @@ class Call(Answering):
         self._front.write(out)
         if self._front.clogged and self._leg is not None:
             self._leg.pause()
+
+    def _refused(self, out: bytes) -> None:
+        """A stream whose first event is an error: vLLM sees some mistakes only after its 200.
+
+        Nothing was given yet, so it is what it would have been without a stream.
+        """
+        self._answered_at = perf_counter()
+        self._engine_free()
+        if self._leg is not None:
+            self._leg.cancel()
+            self._leg = None
+        self._streams = False
+        self.exchange.pieces, self.exchange.first_chunk = [], None
+        payload = out[len(_EVENT) : out.index(b"\n\n")]
+        self._status = status_of(payload)
+        self._judge(payload)
 
     def _streamed(self, out: bytes) -> None:
         """The stream is whole; ``out`` are its last events."""

@@ -46,6 +46,8 @@ class FakeVllm:
         """What comes instead of a whole answer, as from a proxy that stands in the way."""
         self.status: int | None = None
         """What it refuses every call with."""
+        self.refuses: int | None = None
+        """The status of an error that a stream tells of in its first event, after HTTP's 200."""
         self.drops = False
         """Whether it breaks the connection instead of answering."""
         self.hold: asyncio.Event | None = None
@@ -169,6 +171,11 @@ class FakeVllm:
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
+        if self.refuses is not None:
+            refusal = {"message": "no such token", "type": "BadRequestError", "param": None}
+            await response.write(event({"error": refusal | {"code": self.refuses}}))
+            await response.write(b"data: [DONE]\n\n")
+            return response
         head = head | {"object": "chat.completion.chunk"}
         prompt_ids = PROMPT_IDS if body.get("return_token_ids") else None
         first: dict[str, Any] = {"role": "assistant", "content": ""}

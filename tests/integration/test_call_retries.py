@@ -150,3 +150,28 @@ async def test_the_fallback_answers_when_nobody_else_can(gateway: Gateway) -> No
 async def _models(gateway: Gateway) -> list[str]:
     async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.headers) as client:
         return [model["id"] for model in (await client.get("/v1/models")).json()["data"]]
+
+
+async def test_a_mistake_that_the_engine_sees_late_is_a_400_all_the_same(
+    gateway: Gateway, pair: Pair
+) -> None:
+    pair.first.refuses = 400
+
+    answer = await gateway.post(PATH, gateway.body("hi", stream=True))
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == "no such token"
+    record = gateway.spooled()[-1]
+    assert (record.status, record.error_type, record.sse) == (400, "invalid_request", None)
+
+
+async def test_an_engine_that_fails_in_its_first_event_leaves_the_call_to_another(
+    gateway: Gateway, pair: Pair
+) -> None:
+    pair.first.refuses = 500
+
+    answer = await gateway.post(PATH, gateway.body("hi", stream=True))
+
+    assert answer.status_code == 200
+    assert answer.headers["x-ratchet-engine"] == pair.second_id
+    assert answer.text.endswith("data: [DONE]\n\n")
