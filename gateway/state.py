@@ -77,10 +77,10 @@ class State:
     def refresh(self) -> None:
         """Read everything anew."""
         version = self._registry.data_version()
-        self.snapshot = self._registry.snapshot(now=self._now())
+        self._look_at_engines()
         self._read_keys()
         self._version = version
-        self._refreshed = self._looked = time.monotonic()
+        self._looked = time.monotonic()
 
     def tell(self, keep: Callable[[Collection[str]], None]) -> None:
         """Tell ``keep`` the ids of all keys there are, now and whenever they are others."""
@@ -93,10 +93,9 @@ class State:
         try:
             while True:
                 await asyncio.sleep(poll_s)
-                if time.monotonic() - self._refreshed > refresh_s:
-                    self._version = -1
                 try:
-                    self._catch_up()
+                    if not self._catch_up() and time.monotonic() - self._refreshed > refresh_s:
+                        self._look_at_engines()
                 except _UNREADABLE:
                     logger.exception("cannot read the state; serving by what is known")
                     await asyncio.sleep(1.0)
@@ -107,6 +106,11 @@ class State:
         """Let go of the database."""
         self._registry.close()
         self._database.dispose()
+
+    def _look_at_engines(self) -> None:
+        """Which are silent now. Of keys there may be thousands: they are read when they change."""
+        self.snapshot = self._registry.snapshot(now=self._now())
+        self._refreshed = time.monotonic()
 
     def _read_keys(self) -> None:
         keys = self.keys.active()

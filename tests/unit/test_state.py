@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from gateway.limits import SharedLimits
 from gateway.limits.window import DAY
 from gateway.state import State
 from serving.database import open_database
+from serving.registry import EngineReport, EngineState, Registry
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 SLOTS = 64
@@ -46,6 +47,30 @@ def test_a_key_made_elsewhere_opens_at_once(state: State, keys: KeyStore) -> Non
     key, secret = keys.create("ci", tenant="acme", at=AT)
 
     assert state.key(bearer(secret)) == key
+
+
+async def test_a_silent_engine_is_noticed_without_reading_all_keys_again(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [AT]
+    registry = Registry.open(url)
+    registry.report(EngineReport("e0", "http://e0", "base", EngineState.READY, frozenset(), AT))
+    state = State.open(url, now=lambda: clock[0])
+    before = state.snapshot.engines
+    reads = count()
+    monkeypatch.setattr(state.keys, "active", lambda: {str(next(reads)): None})
+    following = asyncio.create_task(state.follow(poll_s=0.001, refresh_s=0.001))
+
+    clock[0] += timedelta(hours=1)
+    async with asyncio.timeout(30):
+        while state.snapshot.engines:
+            await asyncio.sleep(0)
+    following.cancel()
+    state.close()
+    registry.close()
+
+    assert [engine.engine_id for engine in before] == ["e0"]
+    assert next(reads) == 0
 
 
 def test_unknown_keys_do_not_keep_the_database_busy(state: State, keys: KeyStore) -> None:
