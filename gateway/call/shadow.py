@@ -1,5 +1,6 @@
 """Calls that are also sent elsewhere: answers for the log, which nobody waits for."""
 
+import logging
 from collections.abc import Callable
 from time import perf_counter
 
@@ -8,12 +9,14 @@ import msgspec
 from gateway.call.answer import NoAnswer, usage_of
 from gateway.call.answering import Answering
 from gateway.call.worker import Worker
-from gateway.errors import RecordFailed, Unavailable
+from gateway.errors import GatewayError, RecordFailed, Unavailable
 from gateway.http.exchange import Leg
 from gateway.log.record import Invocation, new_id
 from gateway.recorder import Exchange
 from gateway.routing import Target
 from gateway.surface import Parsed
+
+logger = logging.getLogger(__name__)
 
 OK = 200
 ERROR = "engine_error"
@@ -77,7 +80,11 @@ class _Mirror:
     def start(self) -> None:
         """Ask the engine."""
         self._worker.fleet.begin(self._exchange.target.engine_id)
-        self._leg, _ = self._worker.post(self._surface, self._exchange, [], self)
+        try:
+            self._leg, _ = self._worker.post(self._surface, self._exchange, [], self)
+        except (GatewayError, ValueError):
+            logger.exception("%s cannot be asked for a mirror", self._exchange.target.engine_id)
+            self._release(failed=False)
 
     def cancel(self) -> None:
         """Stop asking."""

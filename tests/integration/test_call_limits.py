@@ -36,6 +36,14 @@ async def test_beyond_its_rate_a_key_is_told_when_to_come_back(gateway: Gateway)
     assert len(gateway.vllm.asked) == len(gateway.spooled()) == 2
 
 
+async def test_nonsense_gives_a_key_no_more_than_it_has(gateway: Gateway) -> None:
+    key = headers(gateway, limits=Limits(tokens_per_minute=1000))
+
+    answer = await gateway.post(PATH, gateway.body(max_tokens=-(10**6)), **key)
+
+    assert int(answer.headers["x-ratelimit-remaining-tokens"]) <= 1000
+
+
 async def test_a_budget_is_spent_by_what_answers_took(gateway: Gateway) -> None:
     budget = Budget(Window.TOTAL, tokens=600)
     key = headers(gateway, budgets=(budget,))
