@@ -23,7 +23,7 @@ MAX_PERIOD_S = 0.5
 BODIES = 32
 """Bodies of the largest size that may be arriving at once."""
 SPARE_DESCRIPTORS = 256
-"""For all that is neither a client's connection nor an engine's."""
+"""For all that is neither a client's connection nor an engine's, and for those being refused."""
 
 
 class Phase(Enum):
@@ -178,4 +178,6 @@ def _room(upstream: int) -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return sys.maxsize
-    return max(limit - upstream - SPARE_DESCRIPTORS, limit // 2)
+    left = limit - SPARE_DESCRIPTORS
+    # A call has one to its engine at most: where there are few, each gets half.
+    return max(left - upstream, left // 2, 1)
