@@ -13,6 +13,12 @@ from gateway.surface.envelope import envelope, headers_of
 
 logger = logging.getLogger(__name__)
 
+_WORDS = {
+    "extra_forbidden": "there is no such field; /openapi.json says which there are",
+    "missing": "is missing",
+}
+"""Pydantic's sentences that say little, in words that say what to do."""
+
 
 def install(app: FastAPI) -> None:
     """Make every error of ``app`` speak the envelope."""
@@ -27,12 +33,19 @@ def install(app: FastAPI) -> None:
         error = StateUnavailable("The gateway's database does not answer. Please retry.")
         return JSONResponse(envelope(error), error.status, headers=headers_of(error))
 
+    @app.exception_handler(Exception)
+    async def _ours_alone(_: Request, __: Exception) -> JSONResponse:
+        # uvicorn logs it: it is raised again.
+        error = GatewayError("The gateway failed. It has logged why.")
+        return JSONResponse(envelope(error), error.status)
+
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "body") or None
+        said = _WORDS.get(first["type"], first["msg"].removeprefix("Value error, "))
         body = {
-            "message": first["msg"] if where is None else f"{where}: {first['msg']}",
+            "message": said if where is None else f"{where}: {said}",
             "type": "invalid_request_error",
             "param": where,
             "code": None,

@@ -4,7 +4,10 @@ import json
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
+from gateway.api.envelope import install
 from gateway.errors import (
     BudgetSpent,
     Conflict,
@@ -128,3 +131,18 @@ def test_an_endpoint_that_an_engine_lacks_is_named() -> None:
 
     assert "does not answer /v1/embeddings" in said["error"]["message"]
     assert said["error"]["param"] == "model"
+
+
+def test_a_fault_of_ours_tells_clients_nothing_but_that() -> None:
+    app = FastAPI()
+    install(app)
+
+    @app.get("/")
+    def fails() -> None:
+        raise RuntimeError("/a/secret/path")
+
+    answer = TestClient(app, raise_server_exceptions=False).get("/")
+
+    assert answer.status_code == 500
+    assert answer.json()["error"]["type"] == "server_error"
+    assert "secret" not in answer.text
