@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from pydantic import BaseModel
 
 from gateway.api.envelope import install
 from gateway.errors import (
@@ -146,3 +147,21 @@ def test_a_fault_of_ours_tells_clients_nothing_but_that() -> None:
     assert answer.status_code == 500
     assert answer.json()["error"]["type"] == "server_error"
     assert "secret" not in answer.text
+
+
+def test_a_field_that_is_none_of_ours_is_named_with_where_to_look() -> None:
+    class Asked(BaseModel, extra="forbid"):
+        name: str = ""
+
+    app = FastAPI()
+    install(app)
+
+    @app.post("/")
+    def takes(_: Asked) -> None:
+        raise AssertionError("it is never called")
+
+    answer = TestClient(app).post("/", json={"rpm": 60})
+
+    told = answer.json()["error"]
+    assert (answer.status_code, told["param"]) == (400, "rpm")
+    assert told["message"].startswith("rpm: there is no such field; /openapi.json")
