@@ -63,6 +63,11 @@ _EXAMPLES: Mapping[str, Schema] = {
     "/v1/messages": {"messages": _SAYS, "max_tokens": 64},
 }
 _MODEL = "helpdesk"
+_ABOUT = """An OpenAI-compatible gateway that learns from its own traffic.
+
+Send a key as `Authorization: Bearer KEY` or `x-api-key: KEY`; `ratchet keys create NAME` makes one.
+Give `base_url` as this address and `/v1` to OpenAI's clients, as this address to Anthropic's.
+"""
 
 
 def install(app: FastAPI) -> None:
@@ -80,7 +85,7 @@ def document() -> dict[str, Any]:
         paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Ratchet", "version": version("ratchet")},
+        "info": {"title": "Ratchet", "version": version("ratchet"), "description": _ABOUT},
         "paths": paths,
         "components": {"schemas": dict(_schemas()), "securitySchemes": _SECURITY},
     }
