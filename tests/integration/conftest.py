@@ -27,6 +27,7 @@ from serving.artifact import Artifact
 from serving.database import open_database
 from serving.registry import EngineReport, EngineState, Registry
 from tests.fakes.vllm import FakeVllm
+from tests.workers import Worker
 
 ALIAS = "helpdesk"
 
@@ -61,7 +62,7 @@ class Gateway:
     keys: KeyStore
     vllm: FakeVllm
     data: Path
-    process: "subprocess.Popen[bytes]"
+    process: Worker
     environment: dict[str, str]
 
     @property
@@ -160,7 +161,7 @@ def gateway(tmp_path: Path, vllm: FakeVllm, settings: dict[str, object]) -> Iter
     }
     for name, value in settings.items():
         environment[name] = value if isinstance(value, str) else json.dumps(value)
-    with subprocess.Popen([sys.executable, "-m", "gateway"], env=environment) as process:
+    with Worker(environment) as process:
         gateway = Gateway(
             f"http://127.0.0.1:{port}",
             secret,
@@ -173,7 +174,6 @@ def gateway(tmp_path: Path, vllm: FakeVllm, settings: dict[str, object]) -> Iter
         )
         gateway.until_ready()
         yield gateway
-        process.terminate()
     registry.close()
     database.dispose()
 

@@ -2,8 +2,6 @@
 
 import asyncio
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.fakes.collector import Collector, fields
 from tests.integration.conftest import ALIAS, Gateway, free_port
 from tests.queries import PROMETHEUS_OWN, QUERIES, metrics_in
+from tests.workers import Worker
 
 PATH = "/v1/chat/completions"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -40,18 +39,17 @@ def total(found: Samples, name: str, *labels: str) -> float:
 
 
 @contextmanager
-def another(gateway: Gateway, worker: str) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+def another(gateway: Gateway, worker: str) -> Iterator[tuple[str, Worker]]:
     """One more worker of the same house, at an address of its own so that it can be told apart."""
     port = free_port()
     environment = dict(gateway.environment) | {
         "GATEWAY_PORT": str(port),
         "GATEWAY_WORKER": worker,
     }
-    with subprocess.Popen([sys.executable, "-m", "gateway"], env=environment) as process:
+    with Worker(environment) as process:
         url = f"http://127.0.0.1:{port}"
         gateway.until_ready(url)
         yield url, process
-        process.terminate()
 
 
 async def ask(gateway: Gateway, calls: int, url: str | None = None, **more: object) -> None:
