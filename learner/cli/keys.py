@@ -28,8 +28,14 @@ def create(  # noqa: PLR0913 - what a key is
     expires: timedelta | None,
     as_json: bool,
 ) -> None:
-    """Print a new key, the one time it can be. Raises LearnerError for a moment out of reach."""
+    """Print a new key, the one time it can be. Raises LearnerError for a name that nobody can
+    read, or a moment out of reach.
+    """
     at = datetime.now(UTC)
+    if not name.strip() or not name.isprintable():
+        raise LearnerError(
+            "a key's name is for people to read; `ratchet keys create web` gives one"
+        )
     try:
         rights["expires_at"] = None if expires is None else at + expires
     except OverflowError as error:
@@ -65,7 +71,9 @@ def show_one(config_path: Path, key_id: str, *, as_json: bool) -> None:
     """Print one key. Raises LearnerError when there never was such a key."""
     stored = _store(config_path).get(key_id)
     if stored is None:
-        raise _unknown(key_id)
+        raise LearnerError(
+            f"there never was a key {key_id}; `ratchet keys list` shows those there are"
+        )
     used = _used(config_path, [stored])[key_id]
     click.echo(json.dumps(told(stored, used)) if as_json else _line(stored, used))
 

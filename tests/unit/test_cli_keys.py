@@ -127,7 +127,7 @@ def test_a_key_is_rotated_and_revoked(config: Path) -> None:
     assert listed(config) == []
 
 
-@pytest.mark.parametrize("command", ["show", "revoke", "rotate"])
+@pytest.mark.parametrize("command", ["revoke", "rotate"])
 def test_an_unknown_key_is_one_line(config: Path, command: str) -> None:
     refused = ratchet(config, command, "key_0")
 
@@ -158,3 +158,19 @@ def test_a_bad_value_is_said_in_a_line(config: Path, options: str, why: str) -> 
     assert refused.exit_code in (1, 2)
     assert why in refused.stderr.splitlines()[-1]
     assert listed(config) == []
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a\nb"])
+def test_a_key_has_a_name_that_can_be_read(config: Path, name: str) -> None:
+    refused = ratchet(config, "create", name)
+
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("ratchet: a key's name is for people to read")
+    assert listed(config) == []
+
+
+def test_a_key_that_never_was_cannot_be_shown(config: Path) -> None:
+    refused = ratchet(config, "show", "key_0")
+
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("ratchet: there never was a key key_0;")
