@@ -23,6 +23,7 @@ from gateway.api import (
     owner,
     scores,
 )
+from gateway.api.request_id import RequestId
 from gateway.call import Calls, Worker
 from gateway.capacity import Capacity
 from gateway.cors import Cors
@@ -61,6 +62,7 @@ def create_app(
     app.state.settings, app.state.now = settings, now
     envelope.install(app)
     cors.install(app)
+    app.add_middleware(RequestId)
     for resource in (models, keys, feedback, scores, owner, health, metrics):
         app.include_router(resource.router)
     openapi.install(app)

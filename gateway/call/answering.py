@@ -100,7 +100,11 @@ class Answering:
         if self._begun:
             self._front.abort()
         else:
-            self._front.answer(error.status, headers.of_refusal(error), self.surface.error(error))
+            self._front.answer(
+                error.status,
+                headers.of_refusal(error, self.surface.id_header),
+                self.surface.error(error),
+            )
         self._ended(self, None)
 
     def _engine_free(self, *, failed: bool = False) -> None:

@@ -221,7 +221,7 @@ class Calls:
         self, error: GatewayError, surface: Surface, front: Front, allowed: Headers
     ) -> None:
         self._worker.telemetry.refused(error.status, error.code)
-        lines = [*headers.of_refusal(error), *allowed]
+        lines = [*headers.of_refusal(error, surface.id_header), *allowed]
         front.answer(error.status, lines, surface.error(error))
 
 

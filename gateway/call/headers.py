@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from gateway.errors import GatewayError
 from gateway.http.exchange import Headers
+from gateway.log.record import new_id
 from gateway.routing import Target
 from gateway.surface import headers_of
 
@@ -51,9 +52,11 @@ def of_error(error: GatewayError) -> Headers:
     return list(_encoded(headers_of(error).items()))
 
 
-def of_refusal(error: GatewayError) -> Headers:
-    """All that an error says when there was no call yet."""
-    return [*_JSON, *of_error(error)]
+def of_refusal(error: GatewayError, id_header: bytes | None) -> Headers:
+    """All that an error says when there was no call yet. Its id names nothing in the log."""
+    told = str(new_id()).encode()
+    ids = [(name, told) for name in (b"x-request-id", id_header) if name is not None]
+    return [*_JSON, *ids, *of_error(error)]
 
 
 def _remembered(key: tuple[str, str, str], target: Target) -> Headers:

@@ -275,3 +275,12 @@ async def _until_answered_by(client: AsyncOpenAI, model: str) -> None:
         if answer.model == model:
             return
     raise TimeoutError(f"{model} never answered")
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models", "/v1/nothing"])
+async def test_what_is_refused_has_a_request_id_all_the_same(gateway: Gateway, path: str) -> None:
+    async with httpx.AsyncClient(base_url=gateway.url) as client:
+        answer = await client.post(path, json={}, headers={"authorization": "Bearer wrong"})
+
+    assert answer.status_code >= 400
+    assert UUID(answer.headers["x-request-id"])
