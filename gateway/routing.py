@@ -76,7 +76,9 @@ def plan(
     """
     asking = _Asking(snapshot, models, fleet, sticky)
     options = models.get(name)
-    if options is None:  # a plain alias, a version or a base
+    if options is None or not (
+        options.provider or options.arms or options.shadow or options.fallbacks
+    ):  # a plain alias, a version or a base
         route = snapshot.names.get(name)
         if route is None:
             raise unknown(snapshot, name)
