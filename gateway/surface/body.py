@@ -40,6 +40,17 @@ class Parsed(msgspec.Struct, frozen=True, gc=False):
     """How many prompts the choices are of."""
 
 
+class Asked(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """The fields that decide on every surface of OpenAI's."""
+
+    model: str
+    stream: bool | None = None
+    store: bool | None = None
+    metadata: dict[str, str] | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+
+
 def read(body: bytes) -> tuple[dict[str, Raw], dict[str, Any]]:
     """The fields of ``body``, as they came and as values. Raises InvalidRequest.
 

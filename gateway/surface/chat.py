@@ -8,7 +8,7 @@ from msgspec import Raw
 
 from gateway.errors import InvalidRequest
 from gateway.settings import Capture
-from gateway.surface.body import Parsed, bounded, check_switches, check_tags, decide
+from gateway.surface.body import Asked, Parsed, bounded, check_switches, check_tags, decide
 from gateway.surface.core import Surface
 from gateway.surface.fields import (
     BOOLEAN,
@@ -36,18 +36,12 @@ _TRUE = Raw(b"true")
 _encoder = msgspec.json.Encoder()
 
 
-class _Chat(msgspec.Struct, frozen=True, gc=False):
+class _Chat(Asked, frozen=True, gc=False, kw_only=True):
     """The fields that decide."""
 
-    model: str
     messages: list[dict[str, Any]]
-    stream: bool | None = None
     stream_options: dict[str, Any] | None = None
     n: int | None = None
-    store: bool | None = None
-    metadata: dict[str, str] | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     top_logprobs: int | None = None

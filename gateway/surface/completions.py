@@ -8,7 +8,7 @@ from msgspec import Raw
 
 from gateway.errors import InvalidRequest
 from gateway.settings import Capture
-from gateway.surface.body import Parsed, bounded, check_tags, decide
+from gateway.surface.body import Asked, Parsed, bounded, check_tags, decide
 from gateway.surface.core import Surface
 from gateway.surface.fields import (
     BOOLEAN,
@@ -29,20 +29,14 @@ from gateway.surface.hidden import NOTHING, Hidden, asks_usage
 _encoder = msgspec.json.Encoder()
 
 
-class _Completion(msgspec.Struct, frozen=True, gc=False):
+class _Completion(Asked, frozen=True, gc=False, kw_only=True):
     """The fields that decide."""
 
-    model: str
     prompt: str | list[Any]
-    stream: bool | None = None
     stream_options: dict[str, Any] | None = None
     n: int | None = None
     echo: bool | None = None
     logprobs: int | None = None
-    store: bool | None = None
-    metadata: dict[str, str] | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
     max_tokens: int | None = None
 
 

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import msgspec
 from msgspec import Raw
 
 from gateway.errors import InvalidRequest
-from gateway.surface.body import Parsed, check_switches, check_tags, decide
+from gateway.surface.body import Asked, Parsed, check_switches, check_tags, decide
 from gateway.surface.core import Surface
 from gateway.surface.fields import (
     BOOLEAN,
@@ -25,17 +24,12 @@ MAX_INPUTS = 2048
 """OpenAI's limit. Each is a request of its own to the engine."""
 
 
-class _Embedding(msgspec.Struct, frozen=True, gc=False):
+class _Embedding(Asked, frozen=True, gc=False, kw_only=True):
     """The fields that decide."""
 
-    model: str
     input: str | list[Any] | None = None
     messages: list[Any] | None = None
     encoding_format: Literal["float", "base64"] = "float"
-    store: bool | None = None
-    metadata: dict[str, str] | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
 
 
 class Embeddings(Surface):

@@ -8,7 +8,7 @@ from msgspec import Raw
 
 from gateway.errors import GatewayError
 from gateway.settings import Capture
-from gateway.surface.body import Parsed, bounded, check_switches, check_tags, decide
+from gateway.surface.body import Asked, Parsed, bounded, check_switches, check_tags, decide
 from gateway.surface.core import Surface
 from gateway.surface.events import ResponseEvents
 from gateway.surface.fields import (
@@ -60,16 +60,10 @@ _SAMPLED = (
 )
 
 
-class _Response(msgspec.Struct, frozen=True, gc=False):
+class _Response(Asked, frozen=True, gc=False, kw_only=True):
     """The fields that decide."""
 
-    model: str
     input: str | list[Any]
-    stream: bool | None = None
-    store: bool | None = None
-    metadata: dict[str, str] | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
     max_output_tokens: int | None = None
     top_logprobs: int | None = None
 
