@@ -10,7 +10,8 @@ import msgspec
 
 _STATUS = slice(9, 12)
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
-_ID = re.compile(rb"x-request-id: (\S+)", re.IGNORECASE)
+# What is refused before it is a call has an id, too, but neither an alias nor a row in the log.
+_ID = re.compile(rb"x-request-id: (\S+)(?=.*x-ratchet-alias: )", re.IGNORECASE | re.DOTALL)
 _SMALL = 4096
 DONE = b"data: [DONE]\n\n"
 BROKEN = b'data: {"error":'
