@@ -347,4 +347,5 @@ def test_it_ends_with_its_owner(tmp_path: Path) -> None:
 
 def _rooms(owner: int) -> list[psutil.Process]:
     """The processes of all rooms that a process has opened."""
-    return psutil.Process(owner).children(recursive=True)
+    rooms = [child for child in psutil.Process(owner).children() if child.name() == "bwrap"]
+    return [*rooms, *(inside for room in rooms for inside in room.children(recursive=True))]
