@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from enum import Enum, auto
 from math import inf
@@ -127,7 +128,7 @@ class Door:
             connection.transport.abort()
 
 
-class Watched:
+class Watched(ABC):
     """A connection that waits for something, and not for ever."""
 
     __slots__ = ("_door", "_held", "_phase", "_since")
@@ -140,9 +141,9 @@ class Watched:
         """Bytes of a body that is not whole yet."""
 
     @property
+    @abstractmethod
     def clogged(self) -> bool:
         """Whether the client reads slower than it is written to."""
-        raise NotImplementedError
 
     def look(self, now: float) -> None:
         """See whether it has waited for too long. The first look starts the clock."""
@@ -168,9 +169,9 @@ class Watched:
         self._door.arriving -= self._held
         self._held = 0
 
+    @abstractmethod
     def _expired(self, phase: Phase) -> None:
         """It has waited for too long."""
-        raise NotImplementedError
 
 
 def _room(upstream: int) -> int:

@@ -1,5 +1,6 @@
 """Cuts a stream into whole server-sent events, reads its usage, leaves out what was not asked."""
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 
 import msgspec
@@ -12,7 +13,7 @@ DONE = b"data: [DONE]\n\n"
 """The last event. What a model says cannot look like it: in JSON a line break is escaped."""
 
 
-class Events:
+class Events(ABC):
     """One stream, as it comes from the engine."""
 
     def __init__(self) -> None:
@@ -34,12 +35,12 @@ class Events:
         return self._whole(data[:cut])
 
     @property
+    @abstractmethod
     def usage(self) -> Usage | None:
         """What the events so far tell of tokens; None while they tell nothing."""
-        raise NotImplementedError
 
-    def _whole(self, events: bytes) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def _whole(self, events: bytes) -> bytes: ...
 
 
 class _Choice(Struct):
@@ -143,9 +144,9 @@ class NamedEvents(Events):
             self.ended = True
         return events
 
+    @abstractmethod
     def _written(self, events: bytes) -> int:
         """How many tokens they stand for at least."""
-        raise NotImplementedError
 
     @property
     def usage(self) -> Usage | None:
